@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's headless Chromium, spoken to by its DevTools protocol over a pipe.
+"""A real browser for tests: Debian's headless Chromium, controlled by the DevTools protocol over a pipe.
 
     ensure_installed()
     with Browser() as browser:
@@ -35,7 +35,7 @@ _QUIET = (
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server"),
 )
-# Chromium wants its pipes as the descriptors 3 and 4, which may be taken: by each other, even.
+# Chromium expects its pipes as descriptors 3 and 4, which may be in use, even by the other pipe.
 _AS_3_AND_4 = """
 import fcntl, os, sys
 for wanted, given in enumerate([fcntl.fcntl(int(each), fcntl.F_DUPFD_CLOEXEC, 10) for each in sys.argv[1:3]], start=3):
@@ -45,17 +45,17 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def find() -> Path:
-    """The browser's program. Raises UserError when there is none."""
+    """The browser's program. Raises UserError if none is installed."""
     for name in _PROGRAMS:
-        found = shutil.which(name)
-        if found:
-            return Path(found)
+        path = shutil.which(name)
+        if path:
+            return Path(path)
     raise UserError("No Chromium is installed.", remedy=f"On Debian: apt-get install {PACKAGE}.")
 
 
 def ensure_installed() -> None:
-    """Installs Debian's package, about 100 MB, when there is no browser and this is root on a Debian machine. Raises
-    UserError with the remedy otherwise."""
+    """Installs Debian's package (about 100 MB) if there is no browser and this is root on a Debian machine. Otherwise
+    raises UserError with the remedy."""
     with contextlib.suppress(UserError):
         find()
         return
@@ -73,11 +73,11 @@ def ensure_installed() -> None:
 
 
 class Browser:
-    """One browser with one page. `requests` are the addresses that it asked for, `complaints` the warnings
-    and errors of its console."""
+    """A browser with one page. `requests` are the requested URLs, `complaints` the warnings and errors of the
+    console."""
 
     def __init__(self) -> None:
-        """Finds the program; starts nothing."""
+        """Raises UserError if no browser is installed."""
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._program = find()
@@ -88,7 +88,7 @@ class Browser:
         self._events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        """Starts it with an empty page."""
+        """Starts the browser with an empty page."""
         with self._pipes() as (theirs_in, theirs_out):
             sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own sandbox refuses root
             headless = [] if "headless-shell" in self._program.name else ["--headless=new"]
@@ -122,11 +122,11 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends it and deletes its profile."""
+        """Ends the browser and deletes its profile."""
         self._end()
 
     def size(self, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """What the page takes itself to be shown on."""
+        """Sets the size and the colour scheme of the emulated screen."""
         self.ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -134,31 +134,31 @@ class Browser:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, url: str) -> None:
-        """Goes to an address and waits until the page is there."""
+        """Opens a URL and waits until the page is loaded."""
         self._events.clear()
         problem = self.ask("Page.navigate", url=url).get("errorText")
         assert not problem, f"{url}: {problem}"
         self.loaded()
 
     def type(self, selector: str, text: str) -> None:
-        """Types into a field, as a keyboard would."""
+        """Types into a field."""
         self.run(f"document.querySelector({json.dumps(selector)}).focus()")
         self.ask("Input.insertText", text=text)
 
     def submit(self, selector: str) -> None:
-        """Sends a form as its button would, and waits for the page that comes of it."""
+        """Submits a form, and waits for the resulting page."""
         self._events.clear()
         self.run(f"document.querySelector({json.dumps(selector)}).requestSubmit()")
         self.loaded()
 
     def follow(self, selector: str) -> None:
-        """Clicks on a link, and waits for its page."""
+        """Clicks on an element, and waits for the resulting page."""
         self._events.clear()
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
         self.loaded()
 
     def loaded(self) -> None:
-        """Waits for the event that a page is there."""
+        """Waits until a page is loaded."""
         deadline = time.monotonic() + _ANSWER_SECONDS
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._take(deadline)
@@ -176,7 +176,7 @@ class Browser:
         return file
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol and its answer."""
+        """Sends one command of the protocol and returns its answer."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -199,7 +199,7 @@ class Browser:
             os.close(theirs_out)
 
     def _take(self, deadline: float) -> dict[str, Any]:
-        """The next message; events are noted as they pass."""
+        """The next message. Events are also noted."""
         while b"\0" not in self._unread:
             ready, _, _ = select.select([self._in], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(self._in, 65_536) if ready else b""
@@ -213,17 +213,17 @@ class Browser:
 
     def _note(self, event: dict[str, Any]) -> None:
         self._events.append(event)
-        said = event.get("params", {})
+        values = event.get("params", {})
         if event["method"] == "Network.requestWillBeSent":
-            self.requests.append(said["request"]["url"])
-        elif event["method"] == "Log.entryAdded" and said["entry"]["level"] in ("warning", "error"):
-            self.complaints.append(f"{said['entry']['text']} ({said['entry'].get('url', '')})")
+            self.requests.append(values["request"]["url"])
+        elif event["method"] == "Log.entryAdded" and values["entry"]["level"] in ("warning", "error"):
+            self.complaints.append(f"{values['entry']['text']} ({values['entry'].get('url', '')})")
         elif event["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
-            self.complaints.append(json.dumps(said))
+            self.complaints.append(json.dumps(values))
 
     def _end(self) -> None:
         for descriptor in (self._out, self._in):
-            os.close(descriptor)  # a browser whose pipe is gone ends by itself
+            os.close(descriptor)  # the browser ends when its pipe is closed
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

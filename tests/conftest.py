@@ -10,24 +10,24 @@ from hypothesis import HealthCheck, settings
 
 from tests.live import Live, make_stack, repeat_model_calls
 
-# How long an example takes says how busy the machine is.
+# No deadline per example: its duration depends on how busy the machine is.
 settings.register_profile("patient", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The tests of a cluster change it, so they are asked for."""
+    """Adds `--cluster`, because the cluster's tests change the cluster and must be requested."""
     parser.addoption("--cluster", action="store_true", help="run the tests of the cluster that kubectl is set to")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Left alone otherwise."""
+    """Ignores the cluster's tests without `--cluster`."""
     return True if collection_path.name == "cluster" and not config.getoption("--cluster") else None
 
 
 @pytest.fixture(scope="session")
 def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """One running product for all tests that only send tickets and faults, and heal what they broke."""
+    """One running product for all tests that only send tickets and faults, and end their faults."""
     with make_stack(tmp_path_factory.mktemp("shared")) as stack:
         live = Live(stack)
         yield live
@@ -44,7 +44,7 @@ def live(shared_stack: Live) -> Iterator[Live]:
 
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Iterator[Live]:
-    """A product of the test's own, for tests that kill processes."""
+    """A separate product, for tests that kill processes."""
     with make_stack(tmp_path) as stack:
         live = Live(stack)
         yield live
@@ -53,7 +53,7 @@ def own_stack(tmp_path: Path) -> Iterator[Live]:
 
 @pytest.fixture
 def repeating_stack(tmp_path: Path) -> Iterator[Live]:
-    """A product of the test's own, whose sidecar asks a model again."""
+    """A separate product whose sidecar repeats model calls."""
     with repeat_model_calls(make_stack(tmp_path)) as stack:
         live = Live(stack)
         yield live

@@ -1,7 +1,7 @@
-"""Finds PostgreSQL, PgBouncer, Redis and nginx, installs Debian's packages where that is allowed, and drops root.
+"""Finds PostgreSQL, PgBouncer, Redis and nginx, installs their Debian packages if allowed, and drops root.
 
-Installing starts no service and leaves a running one alone: Debian asks `policy-rc.d` before it starts any, and
-for the time of the installation that answers no.
+The installation starts no service: Debian asks `policy-rc.d` before it starts one, and this module makes it refuse
+during the installation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _INSTALL_SECONDS = 600
 
 
 def find_postgres() -> Path:
-    """The folder of PostgreSQL's programs, the newest version first. Raises UserError when there is none."""
+    """The folder of PostgreSQL's programs, of the newest version. Raises UserError if it is not installed."""
     homes = sorted(_DEBIAN_HOMES.glob("*/bin"), key=_version, reverse=True)
     on_path = shutil.which("initdb")
     if on_path:
@@ -44,32 +44,32 @@ def find_postgres() -> Path:
 
 
 def find_redis() -> Path:
-    """Redis's server program. Raises UserError when there is none."""
+    """Redis's server program. Raises UserError if it is not installed."""
     return _on_path(REDIS_PROGRAM, "Redis's server is not installed.", "redis")
 
 
 def find_pgbouncer() -> Path:
-    """PgBouncer's program. Raises UserError when there is none."""
+    """PgBouncer's program. Raises UserError if it is not installed."""
     return _on_path(PGBOUNCER_PROGRAM, "PgBouncer is not installed.", "pgbouncer")
 
 
 def find_nginx() -> Path:
-    """nginx's program, which Debian keeps from the path of others than root. Raises UserError when there is none."""
-    found = shutil.which(NGINX_PROGRAM, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
+    """nginx's program, which is in /usr/sbin on Debian. Raises UserError if it is not installed."""
+    path = shutil.which(NGINX_PROGRAM, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
         raise UserError("nginx is not installed.", remedy=_remedy("nginx"))
-    return Path(found)
+    return Path(path)
 
 
-def _on_path(program: str, otherwise: str, name: str) -> Path:
-    found = shutil.which(program)
-    if found is None:
-        raise UserError(otherwise, remedy=_remedy(name))
-    return Path(found)
+def _on_path(program: str, message: str, name: str) -> Path:
+    path = shutil.which(program)
+    if path is None:
+        raise UserError(message, remedy=_remedy(name))
+    return Path(path)
 
 
 def missing(*names: str) -> list[str]:
-    """Which of those, keys of `PACKAGES`, are not installed."""
+    """Those of `names` (keys of `PACKAGES`) that are not installed."""
     absent = []
     for name in names:
         try:
@@ -83,8 +83,8 @@ _FIND = {"postgres": find_postgres, "redis": find_redis, "pgbouncer": find_pgbou
 
 
 def ensure_installed(*more: str) -> None:
-    """Installs what is missing of PostgreSQL, Redis and `more` when this is root on a Debian machine. Raises UserError
-    with the remedy otherwise."""
+    """Installs those of PostgreSQL, Redis and `more` that are missing, if this is root on a Debian machine; otherwise
+    raises UserError with the remedy."""
     needed = ("postgres", "redis", *more)
     absent = missing(*needed)
     if not absent:
@@ -102,7 +102,7 @@ def ensure_installed(*more: str) -> None:
 
 
 def give_away(*paths: Path) -> None:
-    """Makes files and folders the property of whom the servers run as."""
+    """Gives files and folders to the user that the servers run as."""
     owner = _owner()
     if owner is not None:
         for path in paths:
@@ -110,8 +110,8 @@ def give_away(*paths: Path) -> None:
 
 
 def lowered(tether: signal.Signals | None = None) -> list[str]:
-    """The words before a command that drop root. `tether` is the signal that it gets when its starter ends: the
-    kernel forgets what was set before root was dropped."""
+    """The command prefix that drops root. `tether` is the signal that the command gets when its parent ends; it is set
+    here because the kernel resets it when root is dropped."""
     owner = _owner()
     if owner is None:
         return []
@@ -120,20 +120,20 @@ def lowered(tether: signal.Signals | None = None) -> list[str]:
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Whom the servers run as; None is whoever runs this. Raises UserError when root finds nobody else."""
+    """The user that the servers run as; None means the current one. Raises UserError if root finds no such user."""
     if os.geteuid() != 0:
         return None
     for name in _UNPRIVILEGED:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise UserError(
-        f"None of the users {', '.join(_UNPRIVILEGED)} is here.", remedy="Run this as a user other than root."
+        f"This machine has none of the users {', '.join(_UNPRIVILEGED)}.", remedy="Run this as a user other than root."
     )
 
 
 @contextlib.contextmanager
 def _no_services() -> Iterator[None]:
-    """A policy that the machine has already stays as it is when it forbids services, and is put back when not."""
+    """Forbids starting services while the context is open; then restores the machine's policy, if it had one."""
     before = _POLICY.read_bytes() if _POLICY.exists() else None
     mode = _POLICY.stat().st_mode if before is not None else 0o755
     try:

@@ -1,4 +1,4 @@
-"""Inputs that were spoilt by chance, the same ones for the same seed: what the tests of parsers feed them."""
+"""Randomly damaged inputs for the tests of parsers; equal seeds give equal inputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-# What has broken parsers before, ours or others'.
+# Values that have broken parsers before.
 NASTY: tuple[bytes, ...] = (
     *(b"", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\xc2\xa0"),
     *(b"\r", b"\t", b"\n", b" " * 40, b"NaN", b"-Infinity", b"Infinity", b"-1", b"-0", b"1.5", b"1,234", b"1.234"),
@@ -21,9 +21,9 @@ _PIECE = re.compile(rb"-?\d[\d.]*|\"[^\"\n]*\"|[A-Za-z_]\w*|\s+|.", re.DOTALL)
 
 
 def spoilt(seeds: Sequence[bytes], count: int, seed: int) -> Iterator[bytes]:
-    """So many inputs, each a good one with one to four changes, most of them of a whole number, word or string."""
+    """`count` inputs, each a valid one of `seeds` with one to four changes, mostly of a number, word or string."""
     dice = random.Random(seed)
-    whole = [_PIECE.findall(each) for each in seeds]
+    whole = [_PIECE.findall(valid) for valid in seeds]
     for _ in range(count):
         pieces = list(dice.choice(whole))
         for _ in range(dice.choice((1, 1, 2, 4))):

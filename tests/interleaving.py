@@ -1,5 +1,7 @@
-"""Several tickets of one order and customer, worked side by side step by step: the workflow's own code, the tools' own
-code, and the sandbox's own books. Only the models' answers are made up. Whoever drives it chooses what happens next."""
+"""Several tickets of one order and customer, worked on in interleaved steps that the test chooses.
+
+The workflow, the tools and the sandbox's books are the real ones; only the models' answers are invented.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,20 @@ from tests.makers import RULES, USE
 from tests.scripted import Call
 
 ORDER, CUSTOMER, TENANT, CURRENCY = "AC-10442", "ada", "acme", "EUR"
-# Longer than the books hold what a person has not decided.
+# Longer than the refund system holds the money of an undecided task.
 A_HOLD_IS_OVER = timedelta(hours=RULES.approval.time_limit_hours + 25)
 _METHODS = {(method.system, method.name): method for method in METHODS}
 _MODEL_STAGES = ("classify", "draft_refund")
 
 
 class Killed(Exception):
-    """The worker is gone in the middle of a step."""
+    """The worker dies in the middle of a step."""
 
 
 @dataclass
 class Shop:
-    """The books of a shop with one customer and one order, as the tools ask them. `lives` is how many more requests
-    the worker makes before it dies; `answered` says whether the last one is still worked by the books."""
+    """The internal systems of a shop with one customer and one order. `lives` is the number of requests that the worker
+    completes before it dies; `answered` says whether the systems still process the request at which it dies."""
 
     books: Books
     now: datetime = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -51,7 +53,7 @@ class Shop:
     answered: bool = True
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """As the product's own client answers, or fails."""
+        """Answers or fails like the product's client of the systems."""
         if self.lives == 0 and not self.answered:
             raise Killed
         known = _METHODS[system, method]
@@ -66,20 +68,20 @@ class Shop:
 
 
 def open_shop(order: SeedOrder, percent: int = 100) -> Shop:
-    """A shop in memory, where each category pays `percent` back for a year."""
+    """A shop in memory whose policies refund `percent` for a year."""
     shop = Shop(Books(Path(":memory:")))
     policies = tuple(
-        SeedPolicy(category=each, window_days=365, counted_from="order", refund_percent=percent, text="Terms.")
-        for each in (Category.DAMAGED, Category.DOUBLE_CHARGE, Category.CHANGED_MIND)
+        SeedPolicy(category=category, window_days=365, counted_from="order", refund_percent=percent, text="Terms.")
+        for category in (Category.DAMAGED, Category.DOUBLE_CHARGE, Category.CHANGED_MIND)
     )
     ada = SeedCustomer(customer_id=CUSTOMER, tier="gold", since_days=100, risk="low", refunds_90d=0, orders=(order,))
-    known = SeedBooks(tenants=(SeedTenant(tenant=TENANT, name="Acme", policies=policies, customers=(ada,)),))
-    assert seed(shop.books, lambda: known, shop.now)
+    seed_books = SeedBooks(tenants=(SeedTenant(tenant=TENANT, name="Acme", policies=policies, customers=(ada,)),))
+    assert seed(shop.books, lambda: seed_books, shop.now)
     return shop
 
 
 def an_order(total: str, overcharged: str, refunded: str, currency: str = CURRENCY) -> SeedOrder:
-    """A delivered order of one thing."""
+    """A delivered order of one item."""
     item = {"sku": "T1", "name": "Toaster", "quantity": 1, "unit_price": total}
     return SeedOrder.model_validate(
         {
@@ -97,7 +99,7 @@ def an_order(total: str, overcharged: str, refunded: str, currency: str = CURREN
 
 @dataclass
 class Run:
-    """One run of a ticket's workflow: what it waits for, and how it ended."""
+    """One run of a ticket's workflow: its open steps, whether it waits for a person, and its output."""
 
     process: Generator[Any, Any, Any]
     calls: list[Call] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Run:
 
 
 class Case:
-    """One ticket: its current run, and steps of former runs that a worker may still be at."""
+    """One ticket: its current run, and steps of earlier runs on which a worker may still be working."""
 
     def __init__(self, shop: Shop, number: int, category: Category, drafts: Sequence[Draft], letter: str) -> None:
         self.task = TaskInput(tenant=TENANT, ticket_id=f"T-{number}", customer_id=CUSTOMER, order_id=ORDER, rules=RULES)
@@ -122,32 +124,32 @@ class Case:
         services = SimpleNamespace(
             systems=shop,
             replies=SimpleNamespace(get=lambda _task, _digest: letter),
-            scheduled_input=self._asked,
+            scheduled_input=self._scheduled_input,
         )
         self._context = WorkflowActivityContext(ActivityContext(self.task.task_id, 1))
         self._tools = {stage.__name__: stage(cast(Services, services)) for stage in (*STAGES, *TOOLS)}
-        self.run = self._begun()
+        self.run = self._start_run()
 
     @property
     def over(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the task has ended."""
         return self.terminated or self.run.output is not None
 
     def step(self, lives: int | None = None, answered: bool = True) -> None:
-        """Works one waiting step, or dies at it after `lives` requests."""
-        call = next((each for each in self.run.calls if not each.is_complete), None)
+        """Executes the next step; with `lives`, the worker dies in it after so many requests."""
+        call = next((call for call in self.run.calls if not call.is_complete), None)
         if self.over or call is None:
             return
-        answer = self._worked(call, lives, answered)
+        answer = self._execute(call, lives, answered)
         if answer is None:
             return
         call.complete(answer.model_dump(mode="json"))
-        if all(each.is_complete for each in self.run.calls):
-            done, self.run.calls = self.run.calls, []
-            self._go(lambda process: process.send([each.get_result() for each in done]))
+        if all(call.is_complete for call in self.run.calls):
+            completed, self.run.calls = self.run.calls, []
+            self._go(lambda process: process.send([call.get_result() for call in completed]))
 
     def decide(self, decision: dict[str, Any] | None) -> None:
-        """A person's word, where one is waited for; None: nobody decided in time."""
+        """Sends a person's decision to a waiting task; None means that the time limit is over."""
         if self.over or not self.run.waits:
             return
         self.run.waits = False
@@ -158,32 +160,32 @@ class Case:
             self._go(lambda process: process.send(decision))
 
     def start_over(self, again: bool) -> None:
-        """The run is given up, and the ticket worked anew; its worker may still be at a step of it. Where nobody knows
-        that it was worked before, the new run is not told (`again`)."""
+        """Gives up the run and starts a new one; a worker may still be working on steps of the old run. `again` is the
+        new run's input: whether it looks for effects of earlier runs."""
         if self.over:
             return
-        self.left_behind += [each for each in self.run.calls if not each.is_complete]
+        self.left_behind += [call for call in self.run.calls if not call.is_complete]
         self.task = self.task.model_copy(update={"again": again})
-        self.run = self._begun()
+        self.run = self._start_run()
 
     def finish_what_was_left(self) -> None:
-        """A worker that nobody waits for any more does the step that it was at."""
+        """A worker of a given-up run finishes its step."""
         if self.left_behind:
-            self._worked(self.left_behind.pop(0), None, True)
+            self._execute(self.left_behind.pop(0), None, True)
 
     def terminate(self) -> None:
-        """A person ends the task, unless the customer is being told already."""
+        """A person terminates the task, unless its refund is committed."""
         if self.over:
             return
         body = {"tenant": TENANT, "ticket_id": self.task.ticket_id}
         try:
-            _answered(self._shop.ask("refunds", "void", body))
+            _run(self._shop.ask("refunds", "void", body))
         except Refused:
             return
-        self.left_behind += [each for each in self.run.calls if not each.is_complete]
+        self.left_behind += [call for call in self.run.calls if not call.is_complete]
         self.terminated = True
 
-    def _begun(self) -> Run:
+    def _start_run(self) -> Run:
         self.runs += 1
         run = Run(process=cast(Any, None))
         run.process = refund_ticket(_Context(run, self._shop), self.task)
@@ -200,22 +202,22 @@ class Case:
             return
         run.waits = isinstance(waited_for, str)
 
-    async def _asked(self, *_: object) -> str | None:
-        """Every history asks for the step, also that of a run that is gone: the books alone have to see to it."""
+    async def _scheduled_input(self, *_: object) -> str | None:
+        """The input of the current step, as every history would give it, also that of a given-up run."""
         return self._worked_on.model_dump_json() if self._worked_on else None
 
-    def _worked(self, call: Call, lives: int | None, answered: bool) -> Frozen | None:
-        """What came of a step; None when the worker died at it, or it failed and is tried again later."""
+    def _execute(self, call: Call, lives: int | None, answered: bool) -> Frozen | None:
+        """The output of a step; None if the worker died in it, or if it failed and will be retried."""
         if call.name == "classify":
-            found = Classification.model_validate(
+            classification = Classification.model_validate(
                 {"category": self.category, "wants_refund": True, "language": "en", "confidence": "0.9"}
             )
-            return ClassifyOutput(classification=found, problem=None, use=USE)
+            return ClassifyOutput(classification=classification, problem=None, use=USE)
         if call.name == "draft_refund":
             return DraftOutput(draft=next(self._drafts, self._last), use=USE)
         self._shop.lives, self._shop.answered, self._worked_on = lives, answered, call.question
         try:
-            return cast(Frozen, _answered(self._tools[call.name](self._context, call.question)))
+            return cast(Frozen, _run(self._tools[call.name](self._context, call.question)))
         except (Killed, Refused, SystemUnavailable):
             return None
         finally:
@@ -223,7 +225,7 @@ class Case:
 
 
 class _Context:
-    """What the workflow asks of Dapr."""
+    """The workflow's context."""
 
     instance_id = "acme:T-1"
 
@@ -244,12 +246,12 @@ class _Context:
         return name
 
     def is_patched(self, change: str) -> bool:
-        """Whatever the workflow's code does today, each of these runs has done from its start."""
+        """True, because all runs were started with today's code."""
         return True
 
     def set_custom_status(self, text: str) -> None:
-        """Nobody looks."""
+        """Ignores the status."""
 
 
-def _answered(work: Any) -> Any:
+def _run(work: Any) -> Any:
     return asyncio.run(work)

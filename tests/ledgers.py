@@ -1,4 +1,4 @@
-"""A ledger in memory with the real one's methods: the records that a test gives it, and what can go wrong."""
+"""An in-memory ledger with the methods of the real one, filled with the records of a test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.finance.failures.plain import facts_of
 
 
 class FakeRecords:
-    """The ledger for readers. `failure` is raised by every method while set."""
+    """The ledger's queries over given records. Every method raises `failure` while it is set."""
 
     def __init__(self, *records: TaskRecord) -> None:
         self.records = {record.task_id: record for record in records}
@@ -29,10 +29,10 @@ class FakeRecords:
         self.unattributed: tuple[UnattributedRetries, ...] = ()
 
     def record(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound."""
+        """The record of a task. Raises TaskNotFound."""
         self._check()
         if task_id not in self.records:
-            raise TaskNotFound(f"task {task_id} has no record in the ledger; the ledger's own words")
+            raise TaskNotFound(f"task {task_id} has no record in the ledger; text of the ledger")
         return self.records[task_id]
 
     def report(
@@ -48,7 +48,7 @@ class FakeRecords:
     def charges(
         self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None
     ) -> Iterator[Charge]:
-        """The charges of those days."""
+        """The charges of the period; `until` is exclusive."""
         self._check()
         for charge in (charge for record in self.records.values() for charge in record.charges):
             day, seen = charge.at.date(), tenants is None or charge.tenant in tenants
@@ -58,14 +58,14 @@ class FakeRecords:
     def calls(
         self, since: datetime | None = None, until: datetime | None = None, tenants: frozenset[str] | None = None
     ) -> tuple[CallRecord, ...]:
-        """The model calls of that time."""
+        """The model calls of the period; `until` is exclusive."""
         self._check()
-        found = sorted(
+        ordered = sorted(
             (call for record in self.records.values() for call in record.calls), key=lambda call: call.started_at
         )
         return tuple(
             call
-            for call in found
+            for call in ordered
             if (since is None or call.started_at >= since)
             and (until is None or call.started_at < until)
             and (tenants is None or call.tenant in tenants)
@@ -74,7 +74,7 @@ class FakeRecords:
     def failures(
         self, since: date | None = None, until: date | None = None, tenants: frozenset[str] | None = None
     ) -> Facts:
-        """What is known of the failures of the tasks that ended on these days."""
+        """The failure figures of the tasks that ended in the period."""
         self._check()
         return facts_of(self.records.values(), since, until, tenants)
 
@@ -85,20 +85,20 @@ class FakeRecords:
         until: date | None = None,
         tenants: frozenset[str] | None = None,
     ) -> dict[tuple[str, ...], int]:
-        """How many tasks have charges on those days."""
-        names = [Dimension.TASK, *(each for each in by if each is not Dimension.TASK)]
+        """The number of tasks with charges in the period, by dimensions."""
+        names = [Dimension.TASK, *(dimension for dimension in by if dimension is not Dimension.TASK)]
         keys = [dict(zip(names, group.key, strict=True)) for group in self.report(names, since, until, tenants).groups]
         return Counter(tuple(key[name] for name in by) for key in keys)
 
     def work(
         self, task_ids: Collection[str], since: date | None = None, until: date | None = None
     ) -> dict[str, WorkCounts]:
-        """What was done for the tasks, whenever that was."""
-        vain = (CallState.FAILED, CallState.INTERRUPTED)
+        """The calls and retries of the tasks, independent of the period."""
+        wasted = (CallState.FAILED, CallState.INTERRUPTED)
         return {
             task_id: WorkCounts(
                 calls=len(record.calls),
-                wasted_calls=sum(call.state in vain for call in record.calls),
+                wasted_calls=sum(call.state in wasted for call in record.calls),
                 step_retries=sum(len(step.attempts) - 1 for step in record.steps if step.attempts),
             )
             for task_id, record in self.records.items()
@@ -108,32 +108,32 @@ class FakeRecords:
     def unattributed_retries(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[UnattributedRetries, ...]:
-        """What the sidecars repeated in that time."""
+        """The sidecars' retries in the period."""
         return tuple(
-            each
-            for each in self.unattributed
-            if (since is None or each.until >= since) and (until is None or each.since < until)
+            retries
+            for retries in self.unattributed
+            if (since is None or retries.until >= since) and (until is None or retries.since < until)
         )
 
     def tenants(self) -> frozenset[str]:
-        """The tenants of all its tasks."""
+        """The tenants of all tasks."""
         return frozenset(record.tenant for record in self.records.values())
 
     def models_in_use(self) -> frozenset[tuple[str, str]]:
-        """Provider and model of every call that was answered."""
+        """Provider and model of every call with a known model."""
         return frozenset((call.provider, call.model) for call in self.calls() if call.model)
 
     def providers_of_nameless(self) -> frozenset[str]:
-        """Providers with charges of calls that failed before anybody said which model it was."""
+        """Providers with unpriced charges of calls whose model is unknown."""
         unpriced = (charge for charge in self.charges() if charge.contracted_cost is None and not charge.model)
         return frozenset(charge.provider for charge in unpriced if charge.provider)
 
     def compare(self, bill: Bill) -> Reconciliation:
-        """All its calls against a bill."""
+        """The comparison of all calls with a bill."""
         return reconcile(self.calls(), bill)
 
     def metrics(self) -> bytes:
-        """What Prometheus would read."""
+        """A metric with the number of tasks, as Prometheus reads it."""
         self._check()
         return f"refund_agent_tasks_total {len(self.records)}\n".encode()
 

@@ -1,4 +1,4 @@
-"""The running product as a test sees it: tickets in, faults on, processes killed, books and bill read afterwards."""
+"""Access to a running stack for tests: submits tickets, injects faults, reads tasks, books, bill and histories."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
 _POLL_SECONDS = 0.02
-# What a person would wait minutes for, a test waits seconds for: same policies, shorter times. A model has six seconds:
-# a machine that stands still for a moment must not make a call fail that nobody meant to fail.
+# The same policies with shorter times, so that tests need not wait for minutes. A model call still has six seconds, so
+# that a busy machine does not cause time-outs that the test does not intend.
 _QUICK_TIMES = {"120s": "12s", "60s": "6s", "30s": "2s", "15s": "4s", "10s": "3s", "5s": "3s"}
 _QUICK_RETRIES = {"first_seconds": 0.5, "max_seconds": 2, "attempts": 100, "billed_attempts": 100}
 
 
 def make_stack(folder: Path, **options: Any) -> Stack:
-    """A stack whose time-outs and pauses are short; not started."""
+    """A stack with short time-outs and pauses. It is not started."""
     stack = Stack(folder, **options)
     for file in (stack.folder / "resiliency").glob("*.yaml"):
-        file.write_text(re.sub(r"\b(\d+s)\b", lambda found: _QUICK_TIMES.get(found[1], found[1]), file.read_text()))
+        file.write_text(re.sub(r"\b(\d+s)\b", lambda match: _QUICK_TIMES.get(match[1], match[1]), file.read_text()))
     policy = stack.folder / "config" / "policy.yaml"
     rules = yaml.safe_load(policy.read_text())
     policy.write_text(yaml.safe_dump(rules | {"retries": _QUICK_RETRIES}))
@@ -45,7 +45,7 @@ def make_stack(folder: Path, **options: Any) -> Stack:
 
 
 def repeat_model_calls(stack: Stack) -> Stack:
-    """Tells the sidecar of a stack that was not started to ask a model again: once, as docs/operations.md says."""
+    """Configures the sidecar of a stack that is not started to repeat a model call once (see docs/operations.md)."""
     file = stack.folder / "resiliency" / "llm.yaml"
     resource = yaml.safe_load(file.read_text())
     policy = {"policy": "constant", "duration": "1s", "maxRetries": 1}
@@ -56,19 +56,19 @@ def repeat_model_calls(stack: Stack) -> Stack:
 
 
 def daprd_of(stack: Stack) -> Daprd:
-    """How a stack's sidecar is called."""
+    """The addresses and token of a stack's sidecar."""
     return Daprd(stack.dapr_url, stack.dapr_grpc, stack.api_token)
 
 
 @contextmanager
 def sidecar_channel(stack: Stack) -> Iterator[grpc.Channel]:
-    """A channel to a stack's sidecar that brings its token."""
+    """A gRPC channel to a stack's sidecar, with its token."""
     with grpc.insecure_channel(stack.dapr_grpc, options=[GRPC_WITHOUT_PROXY]) as channel:
         yield grpc.intercept_channel(channel, DaprClientInterceptor(list(daprd_of(stack).metadata)))
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60.0) -> Any:
-    """Polls until the condition is truthy and returns it. Fails with `what`, as it is then, at the deadline."""
+    """Polls until the condition is truthy and returns its value. Fails at the deadline with the text `what`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         in_time = time.monotonic() < deadline
@@ -78,23 +78,23 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: 
 
 
 def recorded(records: LedgerQueries, task_id: str, *statuses: TaskStatus, seconds: float = 60.0) -> TaskRecord:
-    """The record, as soon as it says one of these."""
+    """Waits until the record has one of the statuses, and returns it."""
 
-    def found() -> TaskRecord | None:
+    def find() -> TaskRecord | None:
         try:
             record = records.record(task_id)
         except TaskNotFound:
             return None
         return record if record.status in statuses else None
 
-    record = until(found, f"{task_id} is recorded as {statuses}", seconds)
+    record = until(find, f"{task_id} is recorded as {statuses}", seconds)
     assert isinstance(record, TaskRecord)
     return record
 
 
 def _events(stub: Any, task_id: str) -> Any:
-    """None in the very moment in which the sidecar is saving (it reads a run's rows one after another), and while the
-    task of an accepted ticket is still to be started."""
+    """The events of a task's history; None while the sidecar saves the run, since it reads the run's rows one by one,
+    and before an accepted ticket's task is started."""
     try:
         return stub.GetInstanceHistory(protos.GetInstanceHistoryRequest(instanceId=task_id)).events
     except grpc.RpcError as error:
@@ -115,16 +115,16 @@ class Live:
         self.outside = httpx.Client(timeout=60, trust_env=False)
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self.web.close()
         self.outside.close()
 
     def submit(self, ticket: dict[str, Any]) -> str:
-        """Sends a ticket and returns its task id. It may be sent again: the same ticket is the same task."""
+        """Sends a ticket, repeatedly if the sidecar restarts, and returns its task id."""
 
         def accepted() -> dict[str, Any] | None:
             response = self.web.post("/tasks", json=ticket)
-            if response.status_code == 503:  # the sidecar is being started again
+            if response.status_code == 503:  # the sidecar restarts
                 return None
             assert response.status_code in (200, 201, 202), response.text
             return dict(response.json())
@@ -143,7 +143,7 @@ class Live:
 
         def reached() -> dict[str, Any] | None:
             response = self.web.get(f"/tasks/{task_id}")
-            if response.status_code == 503:  # the sidecar is being started again
+            if response.status_code == 503:  # the sidecar restarts
                 return None
             assert response.status_code == 200, response.text
             view: dict[str, Any] = response.json()
@@ -171,7 +171,7 @@ class Live:
         return list(self.outside.get(f"{self.stack.model_url}/bill").raise_for_status().json()["rows"])
 
     def fault(self, target: str, kind: str, **details: Any) -> None:
-        """Makes the model or an internal system misbehave."""
+        """Orders a fault for the model or an internal system."""
         body = {"target": target, "kind": kind, **details}
         self.outside.put(f"{self.stack.model_url}/faults", json=body).raise_for_status()
 
@@ -180,18 +180,18 @@ class Live:
         self.outside.delete(f"{self.stack.model_url}/faults").raise_for_status()
 
     def fired(self, target: str) -> int:
-        """How often the faults of a target struck."""
+        """The number of times that the faults of a target fired."""
         faults = self.outside.get(f"{self.stack.model_url}/faults").raise_for_status().json()["faults"]
         return sum(fault["fired"] for fault in faults if fault["target"] == target)
 
     def history(self, task_id: str) -> list[Any]:
-        """Dapr's own history of a task, verified against its signatures by daprd as it is read."""
+        """Dapr's history of a task, whose signatures daprd verifies when it reads it."""
         with sidecar_channel(self.stack) as channel:
             stub = stubs.TaskHubSidecarServiceStub(channel)
             return list(until(lambda: _events(stub, task_id), f"{task_id} has a history"))
 
     def completed_steps(self, task_id: str) -> Counter[str]:
-        """How often each activity of a task completed, by name."""
+        """The number of completions of each activity of a task, by name."""
         events = self.history(task_id)
         names = {event.eventId: event.taskScheduled.name for event in events if event.HasField("taskScheduled")}
         done = [event.taskCompleted.taskScheduledId for event in events if event.HasField("taskCompleted")]

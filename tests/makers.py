@@ -1,4 +1,4 @@
-"""Values for tests: each maker gives a good one, and takes what the test wants otherwise."""
+"""Makers of domain values for tests: each returns a valid value, with the given fields changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.paths import ROOT
 
 RULES = policy.load(ROOT / "config" / "policy.yaml")
 LOSSES = policy.losses(ROOT / "config" / "policy.yaml")
-# What a step says of its model call, where that does not matter.
+# A step's model use, for tests in which it does not matter.
 USE = ModelUse(
     answered_by=AnsweredBy.PROVIDER,
     component="llm",
@@ -29,7 +29,7 @@ USE = ModelUse(
 
 
 def ticket(**changes: Any) -> Ticket:
-    """A customer whose toaster came broken."""
+    """A ticket about a toaster that arrived broken."""
     values = {
         "tenant": "acme",
         "ticket_id": "T-1",
@@ -47,13 +47,13 @@ def task(**changes: Any) -> TaskInput:
 
 
 def account(**changes: Any) -> Account:
-    """A customer without blemish."""
+    """The account of a customer without risk and refunds."""
     values = {"customer_id": "C-1", "tier": "standard", "since_days": 400, "risk": "low", "refunds_90d": 0}
     return Account.model_validate(values | changes)
 
 
 def order(**changes: Any) -> Order:
-    """A delivered order of 49.90 EUR, nothing given back yet."""
+    """A delivered order of 49.90 EUR without refunds."""
     values = {
         "order_id": "AC-10442",
         "status": "delivered",
@@ -70,13 +70,13 @@ def order(**changes: Any) -> Order:
 
 
 def exposure(**changes: Any) -> Exposure:
-    """That order, of a customer who has received nothing."""
+    """`order()` of a customer without refunds."""
     values = {"order": order(), "refunds_90d": 0, "refunded_90d": "0.00"}
     return Exposure.model_validate(values | changes)
 
 
 def refund_policy(**changes: Any) -> RefundPolicy:
-    """Everything back for thirty days after delivery."""
+    """A full refund for thirty days after delivery."""
     values = {
         "category": Category.DAMAGED,
         "window_days": 30,
@@ -88,7 +88,7 @@ def refund_policy(**changes: Any) -> RefundPolicy:
 
 
 def draft(**changes: Any) -> Draft:
-    """A refund of the whole order, drafted with confidence."""
+    """A confident draft that refunds the whole order."""
     values = {
         "action": Action.REFUND,
         "order_id": "AC-10442",

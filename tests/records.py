@@ -1,6 +1,6 @@
-"""Records of tasks for tests: each maker gives a good one, and takes what the test wants otherwise.
+"""Makers of task records for tests: each returns a valid value, with the given fields changed.
 
-`task_record()` is a refund that a person approved. Its first turn of drafting was interrupted and asked again:
+`task_record()` is a refund that a person approved. The first model call of its drafting was interrupted and repeated:
 classify, retrieve_account, draft_refund (calls 1 and 2), lookup_order, draft_refund, notify_customer, close_case.
 Unless given, charges are made from the steps and calls, at the prices of `config/prices.yaml`.
 """
@@ -31,37 +31,37 @@ _MODEL_STEPS = frozenset({"classify", "draft_refund"})
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the task's start."""
+    """The time `seconds` after the task's start."""
     return START + timedelta(seconds=seconds)
 
 
 @cache
 def price_book() -> PriceBook:
-    """The project's own book."""
+    """The price book of `config/prices.yaml`."""
     return book.load(_PRICES)
 
 
 def attempt_record(start: float, seconds: float = 0.5, **changes: Any) -> AttemptRecord:
-    """An attempt that began `start` seconds after the task and was completed."""
+    """A completed attempt that was scheduled `start` seconds after the task's start."""
     values: dict[str, Any] = {"number": 1, "outcome": AttemptOutcome.COMPLETED}
     values |= {"scheduled_at": at(start), "ended_at": at(start + seconds)}
     return AttemptRecord(**values | changes)
 
 
 def step_record(name: str = "classify", step: int = 1, start: float = 0.1, **changes: Any) -> StepRecord:
-    """A step with one attempt, named `e-<step>`; one of a model unless the name is a tool's."""
-    asks = name in _MODEL_STEPS
+    """A step with one attempt and the execution id `e-<step>`; a model step or a tool step, depending on its name."""
+    is_model_step = name in _MODEL_STEPS
     values: dict[str, Any] = {
         "step": step,
         "execution_id": f"e-{step}",
         "name": name,
         "stage": "draft_refund" if name.startswith("lookup") else name,
-        "tool": "" if asks else name,
+        "tool": "" if is_model_step else name,
         "active": timedelta(seconds=0.5),
         "lost": timedelta(0),
         "writes": 2,
         "attempts": (attempt_record(start),),
-        "answered_by": AnsweredBy.PROVIDER if asks else None,
+        "answered_by": AnsweredBy.PROVIDER if is_model_step else None,
     }
     return StepRecord(**values | changes)
 
@@ -94,7 +94,7 @@ def call_record(execution_id: str = "e-1", start: float = 0.2, **changes: Any) -
 
 
 def interrupted_call(execution_id: str = "e-3", start: float = 1.2, **changes: Any) -> CallRecord:
-    """A call whose worker went away: no end, no answer, an estimate of what it cost."""
+    """A call whose worker died: without end and answer, with estimated usage."""
     values: dict[str, Any] = {
         "stage": "draft_refund",
         "state": CallState.INTERRUPTED,
@@ -130,12 +130,12 @@ def calls() -> tuple[CallRecord, ...]:
 
 
 def unreported_call() -> CallRecord:
-    """A further call of `task_record()` of which nobody knows what it used."""
+    """A further call of `task_record()`, with unknown usage."""
     return call_record("e-5", 7.2, stage="draft_refund", turn=3, worker="w-2", usage=NOT_REPORTED)
 
 
 def task_record(**changes: Any) -> TaskRecord:
-    """A task of 70 seconds, of which it waited 60 for a decision. See the head of this file."""
+    """A task of 70 seconds, 60 of which it waited for a decision (see the module's docstring)."""
     values: dict[str, Any] = {
         "task_id": "acme:T-1",
         "tenant": "acme",
@@ -166,22 +166,22 @@ def task_record(**changes: Any) -> TaskRecord:
 
 
 def charges(record: TaskRecord) -> tuple[Charge, ...]:
-    """What the record's steps, calls and the workflow itself cost."""
-    lines = [line for step in record.steps for line in _of_step(record, step)]
+    """The charges of the record's steps, calls and workflow."""
+    lines = [line for step in record.steps for line in _step_charges(record, step)]
     nothing = Quantity(Decimal(0))
     work = Work(nothing, _count(record.turns), _count(record.size), nothing)
     return (*lines, *charge_work(price_book(), work, _origin(record)))
 
 
-def _of_step(record: TaskRecord, step: StepRecord) -> Iterator[Charge]:
+def _step_charges(record: TaskRecord, step: StepRecord) -> Iterator[Charge]:
     origin = _origin(record, stage=step.stage, step=step.name, tool=step.tool, execution_id=step.execution_id)
     for call in record.calls_of(step):
-        named = {"turn": call.turn, "number": call.number, "at": call.started_at}
+        key = {"turn": call.turn, "number": call.number, "at": call.started_at}
         model = {"model": call.model, "provider": call.provider, "component": call.component}
-        yield from charge_call(price_book(), call.usage, _changed(origin, named | model), wasted=call.wasted)
+        yield from charge_call(price_book(), call.usage, _with_changes(origin, key | model), wasted=call.wasted)
     work = Work(Quantity(Decimal(str(step.active.total_seconds()))), _count(step.writes))
-    begun = step.attempts[0].scheduled_at if step.attempts else record.started_at
-    yield from charge_work(price_book(), work, _changed(origin, {"at": begun}))
+    start = step.attempts[0].scheduled_at if step.attempts else record.started_at
+    yield from charge_work(price_book(), work, _with_changes(origin, {"at": start}))
 
 
 def _origin(record: TaskRecord, **changes: Any) -> Origin:
@@ -190,7 +190,7 @@ def _origin(record: TaskRecord, **changes: Any) -> Origin:
     return Origin(**values | {"at": record.ended_at or record.projected_at, "outcome": outcome} | changes)
 
 
-def _changed(origin: Origin, changes: dict[str, Any]) -> Origin:
+def _with_changes(origin: Origin, changes: dict[str, Any]) -> Origin:
     return Origin(**{name: getattr(origin, name) for name in Origin.__dataclass_fields__} | changes)
 
 
@@ -199,7 +199,7 @@ def _count(number: int) -> Quantity:
 
 
 def _parts(values: dict[str, Any]) -> dict[TimePart, timedelta]:
-    """All that was no pause was work."""
+    """The parts of the task's time: the pauses, and the rest as active."""
     pauses: Sequence[Span] = values["pauses"]
     parts = dict.fromkeys(TimePart, timedelta(0))
     for pause in pauses:

@@ -1,4 +1,4 @@
-"""Drives workflow code without Dapr: a context whose activities answer from a script. For pure tests of the process."""
+"""Runs the workflow without Dapr: a context whose activities and events are answered by a script."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Call(CompletableTask):  # type: ignore[misc]  # the SDK ships no types
 
 @dataclass
 class Script:
-    """What the outside says: `answers` for each step, `events` for each wait (None is a time-out). Each takes a minute
-    to come. `waits` are the time limits of the waits."""
+    """The workflow's context: `answers` answers each step, `events` has an event for each wait (None: a time-out),
+    which arrives after a minute. `calls`, `shown` and `waits` collect the steps, the shown statuses and the time
+    limits."""
 
     answers: Answers
     events: list[dict[str, Any] | None] = field(default_factory=list)
@@ -67,14 +68,14 @@ class Script:
         return name
 
     def set_custom_status(self, text: str) -> None:
-        """Shows what the task waits for."""
+        """Notes the shown status."""
         self.shown.append(Progress.model_validate_json(text) if text else None)
 
     @property
     def questions(self) -> list[Progress]:
-        """What a person was asked, as it was shown last."""
-        asked = [each for each in self.shown if each and each.status is TaskStatus.WAITING]
-        return list({each.question.number: each for each in asked if each.question}.values())
+        """The statuses in which a person was asked, the last one for each question."""
+        waiting = [progress for progress in self.shown if progress and progress.status is TaskStatus.WAITING]
+        return list({progress.question.number: progress for progress in waiting if progress.question}.values())
 
     def steps(self) -> list[str]:
         """The names of the scheduled steps, in order."""

@@ -4,8 +4,8 @@
     with PostgresServer() as postgres:
         psycopg.connect(postgres.url("postgres"))
 
-Each server has a random password, data that dies with it, and a life no longer than the process that started
-it. PostgreSQL's fsync stays on; Redis appends to a log that is synchronised every second.
+Each server has a random password and temporary data, and ends with the process that started it. PostgreSQL's fsync
+stays on; Redis appends to a log that is synchronised every second.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _STOP_SECONDS = 15.0
 
 
 class _Server:
-    """What both servers share: folder, port, password, child process."""
+    """A server's folder, port, password and child process."""
 
     name = "server"
     stop_signal = signal.SIGTERM
-    discard_signal = signal.SIGTERM  # where its data goes with it
+    discard_signal = signal.SIGTERM  # if its data is deleted afterwards
 
     def __init__(self) -> None:
-        """Prepares the folder; starts nothing."""
+        """Prepares the folder, without starting the server."""
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         self.data = self.folder / "data"
         self.data.mkdir(mode=0o700)
@@ -76,7 +76,7 @@ class _Server:
         processes.wait_until(self._answers, what=self.name, deadline_seconds=READY_SECONDS, children=[self._child])
 
     def stop(self) -> None:
-        """Ends the server in order; its data stays until `remove`."""
+        """Stops the server gracefully; its data stays until `remove`."""
         self._end(self.stop_signal)
 
     def _end(self, number: signal.Signals) -> None:
@@ -90,15 +90,15 @@ class _Server:
         processes.stop(child)
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """Kills the server, as in a crash."""
         child, self._child = self._child, None
         if child is not None:
             processes.kill(child)
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Every process of the server stopped, as the kernel does it; connections stay and are acknowledged."""
-        os.kill(self.pid, signal.SIGSTOP)  # first: it makes no new ones then
+        """Stops all processes of the server (SIGSTOP); the kernel keeps accepting connections for it."""
+        os.kill(self.pid, signal.SIGSTOP)  # first, so that it starts no new processes
         pids = [self.pid, *processes.descendants(self.pid)]
         _signal_each(pids, signal.SIGSTOP)
         try:
@@ -114,7 +114,7 @@ class _Server:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        """Starts it."""
+        """Starts the server."""
         try:
             self.start()
         except BaseException:
@@ -125,7 +125,7 @@ class _Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops it and deletes its data, whatever happened."""
+        """Stops the server and deletes its data."""
         self.remove()
 
     def _command(self) -> list[str]:
@@ -139,11 +139,11 @@ class PostgresServer(_Server):
     """One PostgreSQL cluster."""
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": does not wait for clients to go
-    discard_signal = signal.SIGQUIT  # "immediate": writes nothing more, and leaves no shared memory as a kill would
+    stop_signal = signal.SIGINT  # "fast": does not wait for clients
+    discard_signal = signal.SIGQUIT  # "immediate": writes nothing more but, unlike SIGKILL, removes its shared memory
 
     def __init__(self) -> None:
-        """Makes the cluster (a second or two); does not start it. Raises UserError when PostgreSQL is not installed."""
+        """Creates the cluster (1 to 2 s) without starting it. Raises UserError if PostgreSQL is not installed."""
         self.programs = find_postgres()
         super().__init__()
         try:
@@ -153,16 +153,16 @@ class PostgresServer(_Server):
             raise
 
     def url(self, database: str, driver: str = "postgresql") -> str:
-        """The address of one database, for libpq, pgx or, with driver `postgresql+psycopg`, SQLAlchemy."""
+        """The URL of a database, for libpq, pgx or, with driver `postgresql+psycopg`, SQLAlchemy."""
         return f"{driver}://{USER}:{self.password}@{HOST}:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Makes a database and returns its URL."""
+        """Creates a database and returns its URL."""
         self.run_sql(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Runs one statement; returns rows as text, one a line. Raises UserError with the server's message."""
+        """Runs one statement; returns its rows as lines of text. Raises UserError with the server's message."""
         command = [str(self.programs / "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]
         return _run([*command, "-h", HOST, "-p", str(self.port), "-U", USER, database], PGPASSWORD=self.password)
 
@@ -187,14 +187,14 @@ class PostgresServer(_Server):
             "unix_socket_directories": "",
             "max_connections": "300",
         }
-        given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [str(self.programs / "postgres"), "-D", str(self.data), *given]
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.data), *options]
 
     def _answers(self) -> bool:
         return self.is_ready(self.port)
 
     def is_ready(self, port: int) -> bool:
-        """Whether something at that port takes PostgreSQL's clients."""
+        """Whether a server at the port accepts PostgreSQL's clients."""
         check = [str(self.programs / "pg_isready"), "-q", "-h", HOST, "-p", str(port)]
         try:
             return subprocess.run(check, check=False, timeout=10).returncode == 0
@@ -203,14 +203,14 @@ class PostgresServer(_Server):
 
 
 class PgBouncer(_Server):
-    """A pooler in transaction mode before a PostgreSQL server: each transaction may get another of its few connections
-    to it, whoever used that before."""
+    """A connection pooler in transaction mode before a PostgreSQL server: each transaction may use another of its few
+    connections."""
 
     name = "pgbouncer"
     stop_signal = signal.SIGINT
 
     def __init__(self, postgres: PostgresServer, connections: int = 2) -> None:
-        """Starts nothing. Raises UserError when PgBouncer is not installed."""
+        """Raises UserError if PgBouncer is not installed."""
         self.program = find_pgbouncer()
         self.postgres = postgres
         super().__init__()
@@ -226,7 +226,7 @@ class PgBouncer(_Server):
         give_away(users, settings)
 
     def url(self, database: str, driver: str = "postgresql") -> str:
-        """The address of one database behind the pooler."""
+        """The URL of a database behind the pooler."""
         return self.postgres.url(database, driver).replace(f":{self.postgres.port}/", f":{self.port}/")
 
     def _command(self) -> list[str]:
@@ -237,12 +237,12 @@ class PgBouncer(_Server):
 
 
 class RedisServer(_Server):
-    """One Redis server. `fsync` is when its log reaches the disk: always, everysec or no."""
+    """One Redis server. `fsync` says when its log is written to disk: always, everysec or no."""
 
     name = "redis"
 
     def __init__(self, fsync: str = "everysec") -> None:
-        """Starts nothing. Raises UserError when Redis is not installed."""
+        """Raises UserError if Redis is not installed."""
         self.program = find_redis()
         self.fsync = fsync
         super().__init__()
@@ -253,9 +253,9 @@ class RedisServer(_Server):
         return f"{HOST}:{self.port}"
 
     def ask(self, *words: str) -> str:
-        """One command, its answer's first line. Raises UserError when Redis refuses it."""
+        """Sends one command and returns the first line of its answer. Raises UserError if Redis refuses it."""
         with socket.create_connection((HOST, self.port), timeout=30) as connection:
-            connection.sendall(_encoded("AUTH", self.password) + _encoded(*words))
+            connection.sendall(_encode("AUTH", self.password) + _encode(*words))
             with connection.makefile("rb") as answers:
                 lines = [answers.readline().decode().strip() for _ in range(2)]
                 bulk = answers.readline().decode().strip() if lines[1].startswith("$") else ""
@@ -278,12 +278,12 @@ class RedisServer(_Server):
     def _answers(self) -> bool:
         try:
             return self.ask("PING") == "+PONG"
-        except (OSError, UserError):  # a server that is still loading its log refuses
+        except (OSError, UserError):  # refused while it loads its log
             return False
 
 
-def _encoded(*words: str) -> bytes:
-    """A command as Redis reads it."""
+def _encode(*words: str) -> bytes:
+    """A command in Redis's protocol."""
     parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
     return f"*{len(words)}\r\n{''.join(parts)}".encode()
 
@@ -299,7 +299,7 @@ def _run(command: Sequence[str], **environment: str) -> str:
 
 
 def _signal_each(pids: Iterable[int], number: int) -> None:
-    """One that was just ending may have ended."""
+    """Sends the signal to all processes that still exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

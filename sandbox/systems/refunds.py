@@ -59,7 +59,7 @@ def void(books: Books, body: VoidRefund, now: datetime) -> Answer:
         if final is not None:
             return refusal(
                 "already_committed",
-                f"ticket {body.ticket_id}: the customer is told of {holds.describe(final)}; it can only be posted",
+                f"ticket {body.ticket_id}: the refund of {holds.describe(final)} is committed; it can only be posted",
             )
         holds.void(books, body.tenant, body.ticket_id, now)
         return ok()

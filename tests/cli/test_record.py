@@ -265,7 +265,7 @@ def test_a_long_time_is_shown_in_hours(ledger: FakeRecords) -> None:
 def test_a_missing_record_is_reported_in_one_line(ledger: FakeRecords) -> None:
     result = ask("record", "acme:T-9")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: task acme:T-9 has no record in the ledger; the ledger's own words\n"
+    assert result.stderr == "error: task acme:T-9 has no record in the ledger; text of the ledger\n"
 
 
 @pytest.mark.parametrize("words", [("record", TASK), ("cost", "report"), ("ledger", "check"), ("ledger", "rebuild")])

@@ -1,4 +1,4 @@
-"""A fresh task service, app and checking client for each test."""
+"""Fixtures: a new task service, ledger, app and checking client for each test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Flask
 from app.web.factory import create_app
 from tests.ledgers import FakeRecords
 from tests.web.documented import DocumentedClient
-from tests.web.fakes import FakeTaskService, FakeVitals, make_access, make_books
+from tests.web.fakes import FakeTaskService, FakeVitals, make_access, make_ledger
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def vitals() -> FakeVitals:
 
 @pytest.fixture
 def flask_app(service: FakeTaskService, records: FakeRecords, vitals: FakeVitals) -> Flask:
-    return create_app(service, make_access(), version="1.2.3", ledger=make_books(records), vitals=vitals)
+    return create_app(service, make_access(), version="1.2.3", ledger=make_ledger(records), vitals=vitals)
 
 
 @pytest.fixture

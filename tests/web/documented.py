@@ -1,4 +1,4 @@
-"""A client that believes nothing: every answer is held against the OpenAPI document that is served."""
+"""A client that checks every answer against the served OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JsonObject = dict[str, Any]
 
 
 class DocumentedClient:
-    """Sends requests as the holder of a token; checks each answer; remembers what was seen."""
+    """Sends requests with a token and checks each answer. `seen` collects the operations and statuses that occurred."""
 
     def __init__(self, app: Flask, service: FakeTaskService, records: FakeRecords) -> None:
         self.service = service
@@ -28,13 +28,13 @@ class DocumentedClient:
         self.document: JsonObject = json.loads(self._client.get("/openapi.json").data)
 
     def use(self, app: Flask) -> None:
-        """Asks another app from now on, and holds it against the document of the first."""
+        """Sends further requests to another app, and checks them against the first app's document."""
         self._client = app.test_client()
 
     def call(
         self, method: str, path: str, *, who: str | None = "root", body: Any = None, **options: Any
     ) -> TestResponse:
-        """One request; `who` None sends no token. A dict or list as body goes as JSON."""
+        """Sends one request with the token named `who`, None for none. `body` is sent as JSON."""
         headers = dict(options.pop("headers", {}))
         if who is not None:
             headers["Authorization"] = f"Bearer {secret(who)}"
@@ -54,8 +54,8 @@ class DocumentedClient:
         assert str(answer.status_code) in responses, f"{name} answered {answer.status_code}, not documented"
         documented = responses[str(answer.status_code)]
         assert [answer.content_type] == list(documented["content"])
-        told = answer.text if answer.mimetype == "text/plain" else json.loads(answer.data)
-        self.validate(documented["content"][answer.content_type]["schema"], told)
+        body = answer.text if answer.mimetype == "text/plain" else json.loads(answer.data)
+        self.validate(documented["content"][answer.content_type]["schema"], body)
         assert set(documented.get("headers", {})) <= set(answer.headers.keys())
         self.seen.add((name, answer.status_code))
 
@@ -63,16 +63,16 @@ class DocumentedClient:
         for template, methods in self.document["paths"].items():
             pattern = re.sub(r"\{\w+\}", "[^/]+", template)
             if re.fullmatch(pattern, path) and method.lower() in methods:
-                found: JsonObject = methods[method.lower()]
-                return found
+                operation: JsonObject = methods[method.lower()]
+                return operation
         return None
 
     def validate(self, schema: JsonObject, value: Any) -> None:
-        """Raises jsonschema's ValidationError when `value` is not what the document says."""
+        """Raises jsonschema's ValidationError if `value` does not match `schema` of the document."""
         whole = {**schema, "components": self.document["components"]}
         jsonschema.Draft202012Validator(whole).validate(value)
 
 
 def ticket_body(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) -> JsonObject:
-    """A ticket's JSON that is fine."""
+    """The JSON of a valid ticket."""
     return {"tenant": tenant, "ticket_id": ticket_id, "customer_id": "C-1", "text": "it broke"} | changes

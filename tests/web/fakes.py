@@ -1,4 +1,4 @@
-"""A service in memory with the real service's methods; what a task comes to is decided by the test."""
+"""In-memory stand-ins for the task service and the probes, and the access tokens of the tests."""
 
 from __future__ import annotations
 
@@ -41,42 +41,43 @@ def token(name: str, *roles: Role, tenants: frozenset[str] | None = None) -> Tok
 
 
 def make_access() -> Access:
-    """One token per role for the tenant acme, an admin of acme, one of globex, and one of everything."""
+    """One token for each role in the tenant acme, an admin of globex, and an admin of all tenants."""
     acme = frozenset({"acme"})
     roles = [token(f"acme-{role.value}", role, tenants=acme) for role in Role]
     globex = token("globex-admin", Role.ADMIN, tenants=frozenset({"globex"}))
     return Access([*roles, globex, token("root", Role.ADMIN)])
 
 
-def make_books(records: FakeRecords) -> LedgerApi:
-    """All figures from one ledger in memory."""
+def make_ledger(records: FakeRecords) -> LedgerApi:
+    """A LedgerApi over an in-memory ledger."""
     return LedgerApi(records, records.compare, records.metrics)
 
 
 class FakeVitals:
-    """A process that is well until somebody says what ails it."""
+    """A healthy process, until a test sets `stalled` or `missing` to the reason of a failing probe."""
 
     def __init__(self) -> None:
-        self.stands_still = self.lacks = ""
+        self.stalled = self.missing = ""
 
     def alive(self) -> None:
-        if self.stands_still:
-            raise NotReady(self.stands_still)
+        if self.stalled:
+            raise NotReady(self.stalled)
 
     def ready(self) -> None:
         self.alive()
-        if self.lacks:
-            raise NotReady(self.lacks)
+        if self.missing:
+            raise NotReady(self.missing)
 
 
 def make_ticket(ticket_id: str = "T-1", tenant: str = "acme", **changes: Any) -> Ticket:
-    """A ticket that is fine."""
+    """A valid ticket."""
     given = {"tenant": tenant, "ticket_id": ticket_id, "customer_id": "C-1", "subject": "Broken", "text": "x"}
     return Ticket.model_validate(given | changes)
 
 
 class FakeTaskService:
-    """The task service. `settle` is asked at each reading what a running task has come to; None: not yet."""
+    """The task service. At each reading, `settle` returns the changes of a running task, None for no change. While
+    `slow`, submissions and decisions are answered before their outcome is known."""
 
     def __init__(self, settle: Settle | None = None) -> None:
         self.settle = settle
@@ -92,7 +93,7 @@ class FakeTaskService:
         self._views: dict[str, TaskView] = {}
 
     def submit(self, ticket: Ticket) -> tuple[TaskView, Intake]:
-        """Same ticket, same task; another body under the id is a Conflict."""
+        """The ticket's task; Conflict for another ticket with the same id."""
         with self._lock:
             self._check()
             self.submissions += 1
@@ -120,13 +121,13 @@ class FakeTaskService:
         with self._lock:
             self._check()
             if task_id not in self._views:
-                raise TaskNotFound(f"no task {task_id!r}; the service's own words")
+                raise TaskNotFound(f"no task {task_id!r}; text of the service")
             view = self._views[task_id]
             changes = self.settle(self._tickets[task_id]) if self.settle else None
             return self.put(task_id, **changes) if changes and view.status is TaskStatus.RUNNING else view
 
     def ticket(self, task_id: str) -> TicketView:
-        """What the customer wrote."""
+        """The customer's text."""
         self.get(task_id)
         ticket = self._tickets[task_id]
         kept = ticket.model_dump(include={"customer_id", "order_id", "subject", "text"})
@@ -139,22 +140,22 @@ class FakeTaskService:
         with self._lock:
             self._check()
             numbered = list(enumerate(self._views.values(), start=1))[int(after or 0) :]
-            seen = [(n, view) for n, view in numbered if tenants is None or view.tenant in tenants]
-            found = [(n, view) for n, view in seen if status is None or view.status is status]
-            page = found[:limit]
-            more = str(page[-1][0]) if len(found) > limit else None
+            visible = [(n, view) for n, view in numbered if tenants is None or view.tenant in tenants]
+            matching = [(n, view) for n, view in visible if status is None or view.status is status]
+            page = matching[:limit]
+            more = str(page[-1][0]) if len(matching) > limit else None
             return TaskPage(tasks=tuple(view for _, view in page), next_after=more)
 
     def pause(self, task_id: str) -> TaskView:
-        """Only a running task."""
+        """Pauses a running task."""
         return self._move(task_id, {TaskStatus.RUNNING}, status=TaskStatus.PAUSED)
 
     def resume(self, task_id: str) -> TaskView:
-        """A paused or parked task."""
+        """Continues a paused or parked task."""
         return self._move(task_id, {TaskStatus.PAUSED, TaskStatus.PARKED}, status=TaskStatus.RUNNING)
 
     def decide(self, task_id: str, decision: Decision, note: str = "") -> tuple[TaskView, bool]:
-        """Only a waiting task; an amount above 1000 is refused by the books; while `slow`, nobody knows yet."""
+        """Decides about a waiting task; refuses amounts above 1000. While `slow`, the outcome is not known yet."""
         if decision.refund and decision.refund.amount > 1000:
             raise DecisionRefused(f"order {decision.refund.order_id} cannot bear that", reason="above_refundable")
         approved = decision.verdict == "approve"
@@ -173,28 +174,28 @@ class FakeTaskService:
         return moved, True
 
     def note_denied(self, task_id: str, decision: Decision) -> None:
-        """Notes who tried."""
+        """Notes the attempt."""
         self.get(task_id)
         self.attempts.append((task_id, decision.verdict, decision.by))
 
     def terminate(self, task_id: str, reason: str) -> TaskView:
-        """Any task that has not ended."""
+        """Terminates a task that has not ended."""
         moved = self._move(task_id, set(TaskStatus) - ENDED, status=TaskStatus.TERMINATED)
         self.reasons.append(reason)
         return moved
 
     def rerun(self, task_id: str) -> TaskView:
-        """A task that failed or was terminated."""
+        """Restarts a task that failed or was terminated."""
         return self._move(task_id, {TaskStatus.FAILED, TaskStatus.TERMINATED}, status=TaskStatus.RUNNING)
 
     def put(self, task_id: str, **changes: Any) -> TaskView:
-        """Sets what a task has come to."""
+        """Changes the view of a task."""
         with self._lock:
             self._views[task_id] = self._views[task_id].model_copy(update=changes)
             return self._views[task_id]
 
     def wait_for_a_person(self, task_id: str, amount: str = "12.30") -> TaskView:
-        """Lets the task wait with a drafted refund."""
+        """Makes the task wait with a proposed refund of `amount`."""
         refund = Refund.model_validate({"order_id": "O-1", "amount": amount, "currency": "EUR"})
         waiting = TaskStatus.WAITING
         return self.put(task_id, status=waiting, waiting_for="above_limit", proposed_refund=refund)

@@ -1,4 +1,4 @@
-"""What the API does for whom: tickets in, tasks out, tenants apart, decisions under the token's name."""
+"""The API's tasks: submission, reading, separation of tenants, roles, decisions, bad input."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_bad_field_is_named_at_once(client: DocumentedClient) -> None:
         (b"{}", "application/json; charset=utf-8", 422),
     ],
 )
-def test_a_body_that_is_no_ticket_is_said_to_be_none(
+def test_a_body_that_is_not_a_ticket_is_refused(
     client: DocumentedClient, raw: bytes, content_type: str, status: int
 ) -> None:
     answer = client.call("POST", "/tasks", data=raw, content_type=content_type)
@@ -113,7 +113,7 @@ def test_a_tenant_sees_only_its_own(client: DocumentedClient, service: FakeTaskS
 
 @pytest.mark.parametrize("who", ["globex-admin"])
 @pytest.mark.parametrize("verb", ["", *VERBS])
-def test_anothers_task_is_told_from_none_by_nothing(
+def test_another_tenants_task_is_answered_like_a_missing_one(
     client: DocumentedClient, service: FakeTaskService, verb: str, who: str
 ) -> None:
     service.submit(make_ticket())
@@ -144,20 +144,20 @@ def test_a_tenants_token_cannot_submit_into_another(client: DocumentedClient, se
         ("acme-admin", {"POST /tasks", "GET /tasks", "GET /tasks/x", *VERBS}),
     ],
 )
-def test_a_role_opens_its_own_doors_and_no_other(client: DocumentedClient, who: str, allowed: set[str]) -> None:
+def test_a_role_allows_its_own_requests_only(client: DocumentedClient, who: str, allowed: set[str]) -> None:
     requests: dict[str, tuple[str, str, Any]] = {
         "POST /tasks": ("POST", "/tasks", ticket_body("T-9")),
         "GET /tasks": ("GET", "/tasks", None),
         "GET /tasks/x": ("GET", f"/tasks/{TASK}", None),
         **{verb: ("POST", f"/tasks/{TASK}/{verb}", None) for verb in VERBS},
     }
-    opened = set()
+    allowed_requests = set()
     for name, (method, path, body) in requests.items():
         answer = client.call(method, path, who=who, body=body)
         assert answer.status_code != 401
         if answer.status_code != 403:
-            opened.add(name)
-    assert opened == allowed
+            allowed_requests.add(name)
+    assert allowed_requests == allowed
 
 
 def test_a_decision_carries_the_tokens_name(client: DocumentedClient, service: FakeTaskService) -> None:
@@ -172,7 +172,7 @@ def test_a_decision_carries_the_tokens_name(client: DocumentedClient, service: F
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
-def test_a_body_cannot_name_who_decides(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
+def test_a_body_cannot_name_the_decider(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
     service.submit(make_ticket())
     service.wait_for_a_person(TASK)
     answer = client.call("POST", f"/tasks/{TASK}/{verb}", who="acme-approve", body={"by": "the boss"})
@@ -183,7 +183,7 @@ def test_a_body_cannot_name_who_decides(client: DocumentedClient, service: FakeT
     assert [decision.by for decision in service.decisions] == ["acme-approve"]
 
 
-def test_a_refusal_of_the_books_is_told(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_a_refusal_by_the_refund_system_is_reported(client: DocumentedClient, service: FakeTaskService) -> None:
     service.submit(make_ticket())
     service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
@@ -203,14 +203,16 @@ def test_a_refusal_carries_its_code(client: DocumentedClient, service: FakeTaskS
     assert answer.json["type"] == "urn:refund-agent:problem:decision-refused"
 
 
-def test_a_decision_that_the_task_has_not_taken_yet_is_202(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_a_decision_that_the_task_has_not_answered_yet_is_202(
+    client: DocumentedClient, service: FakeTaskService
+) -> None:
     service.submit(make_ticket())
     service.wait_for_a_person(TASK)
     service.slow = True
     assert client.call("POST", f"/tasks/{TASK}/reject", body={"note": "why"}).status_code == 202
 
 
-def test_a_note_goes_with_the_decision(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_a_decision_has_its_note(client: DocumentedClient, service: FakeTaskService) -> None:
     service.submit(make_ticket())
     service.wait_for_a_person(TASK)
     too_long = client.call("POST", f"/tasks/{TASK}/reject", body={"note": "n" * 501})
@@ -220,7 +222,7 @@ def test_a_note_goes_with_the_decision(client: DocumentedClient, service: FakeTa
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
-def test_who_may_not_decide_and_tries_is_noted(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
+def test_a_denied_decision_is_noted(client: DocumentedClient, service: FakeTaskService, verb: str) -> None:
     service.submit(make_ticket())
     for who in ("acme-read", "acme-submit"):
         assert client.call("POST", f"/tasks/{TASK}/{verb}", who=who).status_code == 403
@@ -230,7 +232,7 @@ def test_who_may_not_decide_and_tries_is_noted(client: DocumentedClient, service
 
 
 @pytest.mark.parametrize("amount", ["-1.00", "1.234", "NaN", "Infinity", "1e999", "", None])
-def test_a_refund_that_is_no_money_is_refused(client: DocumentedClient, service: FakeTaskService, amount: Any) -> None:
+def test_a_malformed_amount_is_refused(client: DocumentedClient, service: FakeTaskService, amount: Any) -> None:
     service.submit(make_ticket())
     service.wait_for_a_person(TASK)
     refund = {"order_id": "O-1", "amount": amount, "currency": "EUR"}
@@ -241,7 +243,7 @@ def test_a_refund_that_is_no_money_is_refused(client: DocumentedClient, service:
     assert service.decisions == []
 
 
-def test_a_task_is_held_let_go_and_ended(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_a_task_is_paused_resumed_and_terminated(client: DocumentedClient, service: FakeTaskService) -> None:
     service.submit(make_ticket())
     statuses = []
     for verb, body in [("pause", None), ("resume", {}), ("terminate", {"reason": "sent twice"})]:
@@ -255,7 +257,7 @@ def test_a_task_is_held_let_go_and_ended(client: DocumentedClient, service: Fake
     assert (again.status_code, (again.json or {})["status"]) == (200, "running")
 
 
-def test_pages_hold_every_task_once(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_the_pages_of_a_list_have_each_task_once(client: DocumentedClient, service: FakeTaskService) -> None:
     for number in range(7):
         service.submit(make_ticket(f"T-{number}"))
     seen, after = [], ""
@@ -301,24 +303,24 @@ def test_a_bad_query_names_the_parameter(client: DocumentedClient, query: str, f
 
 
 @pytest.mark.parametrize("task_id", ["T-1", "acme", ":T-1", "acme:", "acme:T-1:x", "acme:%20", "acme:%F0%9F"])
-def test_what_cannot_be_a_task_id_is_404(client: DocumentedClient, task_id: str) -> None:
+def test_a_malformed_task_id_is_404(client: DocumentedClient, task_id: str) -> None:
     assert client.call("GET", f"/tasks/{task_id}").status_code == 404
 
 
-def test_probes_ask_for_no_token_and_say_what_is_missing(client: DocumentedClient, vitals: FakeVitals) -> None:
-    def asked() -> tuple[int, int]:
+def test_probes_need_no_token_and_say_what_is_missing(client: DocumentedClient, vitals: FakeVitals) -> None:
+    def probe() -> tuple[int, int]:
         live, ready = (client.call("GET", path, who=None) for path in ("/livez", "/readyz"))
         return live.status_code, ready.status_code
 
-    assert asked() == (200, 200)
-    vitals.lacks = "the worker has no stream"
-    assert asked() == (200, 503)
+    assert probe() == (200, 200)
+    vitals.missing = "the worker has no stream"
+    assert probe() == (200, 503)
     assert (client.call("GET", "/readyz", who=None).json or {})["detail"] == "the worker has no stream"
-    vitals.stands_still = "the loop has not moved"
-    assert asked() == (503, 503)
+    vitals.stalled = "the loop has not moved"
+    assert probe() == (503, 503)
 
 
-def test_health_and_document_ask_for_no_token(client: DocumentedClient) -> None:
+def test_health_check_and_document_need_no_token(client: DocumentedClient) -> None:
     assert client.call("GET", "/healthz", who=None).json == {"status": "ok", "version": "1.2.3"}
     assert client.call("GET", "/openapi.json", who=None).status_code == 200
 

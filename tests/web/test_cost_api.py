@@ -1,4 +1,4 @@
-"""What the API says about money: the record, the report and the metrics; tenants apart, and all digits."""
+"""The API's figures: record, cost report, metrics and reconciliation; separation of tenants; all digits."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def two_tenants(records: FakeRecords) -> None:
 
 
 def tenants(client: DocumentedClient, query: str = "", who: str = "root") -> list[str]:
-    """The tenants of a report's groups, which must be those that it names."""
+    """The tenants of a report's groups, checked against its `tenants` and total."""
     answer = client.call("GET", f"/cost/report?by=tenant{query}", who=who)
     assert answer.status_code == 200
     view: Any = answer.json
-    found = [group["key"]["tenant"] for group in view["groups"]]
-    assert view["tenants"] in (None, found)
+    names = [group["key"]["tenant"] for group in view["groups"]]
+    assert view["tenants"] in (None, names)
     assert view["total"]["charges"] == sum(group["charges"] for group in view["groups"])
-    return found
+    return names
 
 
-def test_the_record_is_the_ledgers(client: DocumentedClient, records: FakeRecords) -> None:
+def test_the_record_comes_from_the_ledger(client: DocumentedClient, records: FakeRecords) -> None:
     answer = client.call("GET", RECORD, who="acme-read")
     assert RecordView.model_validate_json(answer.data) == record_view(records.records["acme:T-1"])
     view: Any = answer.json
@@ -47,7 +47,7 @@ def test_the_record_is_the_ledgers(client: DocumentedClient, records: FakeRecord
     assert view["calls"][1]["usage"]["cached_tokens"] is None  # not known is not zero
 
 
-def test_anothers_record_is_told_from_none_by_nothing(client: DocumentedClient) -> None:
+def test_another_tenants_record_is_answered_like_a_missing_one(client: DocumentedClient) -> None:
     def ask(task_id: str, who: str) -> tuple[int, str]:
         answer = client.call("GET", f"/tasks/{task_id}/record", who=who)
         return answer.status_code, answer.text.replace(task_id, "TASK")
@@ -65,36 +65,36 @@ def test_a_token_sees_the_costs_of_its_own_tenants_only(client: DocumentedClient
     assert client.call("GET", "/cost/report?tenant=globex", who="acme-admin").status_code == 403
 
 
-def test_days_are_whole_and_the_last_is_not_among_them(client: DocumentedClient) -> None:
+def test_periods_have_whole_days_and_until_is_exclusive(client: DocumentedClient) -> None:
     assert tenants(client, "&since=2026-11-22&until=2026-11-23") == ["acme", "globex"]
     assert tenants(client, "&until=2026-11-22") == []
     assert tenants(client, "&since=2026-11-23") == []
 
 
-def uncounted(report: Any) -> Any:
-    """The command line's report without what it alone adds: the tasks of each group, what was done for them, and
-    what the sidecars of all tenants repeated."""
-    groups = [{name: each[name] for name in each if name not in ("tasks", "work")} for each in report["groups"]]
+def without_counts(report: Any) -> Any:
+    """The command line's report without its additional fields: the groups' numbers of tasks, calls and retries, and
+    the sidecars' retries."""
+    groups = [{name: group[name] for name in group if name not in ("tasks", "work")} for group in report["groups"]]
     total = {name: report["total"][name] for name in report["total"] if name not in ("tasks", "work")}
     kept = {name: value for name, value in report.items() if name not in ("left_out", "unattributed_sidecar_retries")}
     return kept | {"groups": groups, "total": total}
 
 
-def test_the_report_is_the_command_lines(
+def test_the_report_is_that_of_the_command_line(
     client: DocumentedClient, records: FakeRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)
     by = "tenant,stage,kind"
-    assert client.call("GET", f"/cost/report?by={by}").json == uncounted(json_answer("cost", "report", "--by", by))
-    assert client.call("GET", "/cost/report").json == uncounted(json_answer("cost", "report"))
+    assert client.call("GET", f"/cost/report?by={by}").json == without_counts(json_answer("cost", "report", "--by", by))
+    assert client.call("GET", "/cost/report").json == without_counts(json_answer("cost", "report"))
     assert client.call("GET", RECORD).json == json_answer("record", "acme:T-1")
 
 
 @pytest.mark.parametrize("dimension", list(Dimension))
-def test_every_dimension_can_be_asked_for(client: DocumentedClient, dimension: Dimension) -> None:
+def test_every_dimension_is_accepted(client: DocumentedClient, dimension: Dimension) -> None:
     answer: Any = client.call("GET", f"/cost/report?by={dimension.value},{dimension.value}").json
-    assert answer["by"] == [dimension.value]  # once, also when asked for twice
+    assert answer["by"] == [dimension.value]  # a repeated dimension counts once
     assert sum(group["charges"] for group in answer["groups"]) == answer["total"]["charges"]
 
 
@@ -135,9 +135,6 @@ def test_costs_need_the_role_read(client: DocumentedClient, path: str) -> None:
         assert client.call("GET", path, who=who).status_code == 403
 
 
-# Against a provider's bill.
-
-
 @pytest.fixture
 def one_call_a_tenant(records: FakeRecords) -> None:
     for task_id, record in list(records.records.items()):
@@ -147,7 +144,7 @@ def one_call_a_tenant(records: FakeRecords) -> None:
 
 
 def bill_row(number: int, **changes: Any) -> dict[str, Any]:
-    """What the provider wrote down of `call_record()`."""
+    """The bill's row for `call_record()`."""
     tokens = {"input_tokens": 900, "cached_tokens": 100, "output_tokens": 80}
     at, model = "2026-11-22T12:00:00.400000+00:00", "sandbox-small"
     return {"id": number, "at": at, "model": model, "billed": True} | tokens | changes
@@ -155,17 +152,17 @@ def bill_row(number: int, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("one_call_a_tenant")
 def test_a_bill_of_all_tenants_agrees_to_the_token(client: DocumentedClient) -> None:
-    found: Any = client.call("POST", RECONCILE, body={"rows": [bill_row(1), bill_row(2)]}).json
-    assert (found["unexplained_tokens"], found["difference_tokens"], found["rows"]) == (0, 0, [])
-    assert (found["calls"]["agreeing"], found["billed"]["tokens"]) == (2, 1960)
+    view: Any = client.call("POST", RECONCILE, body={"rows": [bill_row(1), bill_row(2)]}).json
+    assert (view["unexplained_tokens"], view["difference_tokens"], view["rows"]) == (0, 0, [])
+    assert (view["calls"]["agreeing"], view["billed"]["tokens"]) == (2, 1960)
 
 
 @pytest.mark.usefixtures("one_call_a_tenant")
-def test_what_no_call_accounts_for_is_named(client: DocumentedClient) -> None:
+def test_a_row_without_a_call_is_reported(client: DocumentedClient) -> None:
     rows = [bill_row(1), bill_row(2), bill_row(3, input_tokens=7, cached_tokens=0, output_tokens=8)]
-    found: Any = client.call("POST", RECONCILE, body={"rows": rows}).json
-    assert found["unexplained_tokens"] == 15
-    assert [(row["cause"], row["place"]) for row in found["rows"]] == [("unknown", "row 3")]
+    view: Any = client.call("POST", RECONCILE, body={"rows": rows}).json
+    assert view["unexplained_tokens"] == 15
+    assert [(row["cause"], row["place"]) for row in view["rows"]] == [("unknown", "row 3")]
 
 
 @pytest.mark.usefixtures("one_call_a_tenant")
@@ -173,12 +170,12 @@ def test_a_bill_may_be_csv_and_larger_than_a_ticket(client: DocumentedClient) ->
     line = "2026-11-22T12:00:00.4Z,sandbox-small,900,100,80," + ",".join(["x" * 100_000] * 2)
     text = f"time,model,input_tokens,cached_tokens,output_tokens,note,more\n{line}\n{line}\n"
     assert len(text) > MAX_BODY_BYTES
-    found: Any = client.call("POST", RECONCILE, data=text.encode(), content_type="text/csv; charset=utf-8").json
-    assert (found["unexplained_tokens"], found["bill"]["format"]) == (0, "csv")
-    assert found["bill"]["unread_columns"] == ["note", "more"]
+    view: Any = client.call("POST", RECONCILE, data=text.encode(), content_type="text/csv; charset=utf-8").json
+    assert (view["unexplained_tokens"], view["bill"]["format"]) == (0, "csv")
+    assert view["bill"]["unread_columns"] == ["note", "more"]
 
 
-def test_a_bill_that_cannot_be_read_is_said_where(client: DocumentedClient) -> None:
+def test_a_malformed_bill_is_refused_with_its_place(client: DocumentedClient) -> None:
     answer: Any = client.call("POST", RECONCILE, body={"rows": [bill_row(1), bill_row(2, input_tokens="many")]})
     assert answer.status_code == 422
     assert "bill in the request, rows[1]" in answer.json["detail"]
@@ -187,6 +184,6 @@ def test_a_bill_that_cannot_be_read_is_said_where(client: DocumentedClient) -> N
 
 
 def test_a_bill_is_for_an_admin_of_all_tenants(client: DocumentedClient, records: FakeRecords) -> None:
-    records.failure = AssertionError("the ledger was read for somebody who may not")
+    records.failure = AssertionError("the ledger was read for a caller without permission")
     for who in ("acme-read", "acme-admin", "globex-admin"):
         assert client.call("POST", RECONCILE, who=who, body={"rows": []}).status_code == 403

@@ -1,4 +1,4 @@
-"""What the API says about what failures cost: the command line's figures, and tenants apart."""
+"""The API's failure costs: the command line's figures, and separation of tenants."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def two_tenants(records: FakeRecords) -> None:
 
 
 def tenants(client: DocumentedClient, query: str = "", who: str = "root") -> list[str]:
-    """The tenants that it tells of."""
+    """The tenants of the answer, checked against its `tenants` and total."""
     answer = client.call("GET", f"{FAILURES}{query}", who=who)
     assert answer.status_code == 200
     view: Any = answer.json
-    found = [part["key"]["tenant"] for part in view["by_tenant"]]
-    assert view["tenants"] in (None, found)
+    names = [part["key"]["tenant"] for part in view["by_tenant"]]
+    assert view["tenants"] in (None, names)
     assert view["total"]["tasks"] == sum(part["tasks"] for part in view["by_tenant"])
-    return found
+    return names
 
 
-def test_it_is_the_command_lines(
+def test_the_figures_are_those_of_the_command_line(
     client: DocumentedClient, records: FakeRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFUND_AGENT_LEDGER_URL", "sqlite://")
     monkeypatch.setattr(opening, "open_records", lambda: records)
-    found: Any = client.call("GET", FAILURES).json
-    assert found == json_answer("cost", "failures")
-    assert FailureCostView.model_validate(found).total.failures == 2
+    view: Any = client.call("GET", FAILURES).json
+    assert view == json_answer("cost", "failures")
+    assert FailureCostView.model_validate(view).total.failures == 2
     acme: Any = client.call("GET", f"{FAILURES}?tenant=acme&since=2026-11-22&until=2026-11-23").json
     assert acme == json_answer("cost", "failures", "--tenant", "acme", "--since", "2026-11-22", "--until", "2026-11-23")
 
@@ -56,7 +56,7 @@ def test_a_token_sees_its_own_tenants_only(client: DocumentedClient) -> None:
     assert client.call("GET", FAILURES, who=None).status_code == 401
 
 
-def test_days_are_whole_and_the_last_is_not_among_them(client: DocumentedClient) -> None:
+def test_periods_have_whole_days_and_until_is_exclusive(client: DocumentedClient) -> None:
     assert tenants(client, "?since=2026-11-22&until=2026-11-23") == ["acme", "globex"]
     assert tenants(client, "?until=2026-11-22") == []
     assert tenants(client, "?since=2026-11-23") == []

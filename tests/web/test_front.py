@@ -1,4 +1,4 @@
-"""Behind a reverse proxy: what the setting says holds, what headers claim does not."""
+"""The agent behind a reverse proxy: the setting gives the public address, and headers are ignored."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sign_in(client: FlaskClient, origin: str, path: str = "/refunds/signin", **h
 @pytest.mark.parametrize(
     "origin", ["https://tools.example.com", "https://tools.example.com:443", "HTTPS://Tools.Example.com"]
 )
-def test_a_form_from_the_public_address_is_taken(client: FlaskClient, path: str, origin: str) -> None:
+def test_a_form_from_the_public_address_is_accepted(client: FlaskClient, path: str, origin: str) -> None:
     status, location, cookie = sign_in(client, origin, path)
     assert (status, location) == (303, "/refunds/pages/tasks")
     assert {"Secure", "HttpOnly", "Path=/refunds", "SameSite=Strict"} <= set(cookie.split("; "))
@@ -58,14 +58,14 @@ def test_a_form_from_the_public_address_is_taken(client: FlaskClient, path: str,
         *("https://tools.example.com.evil.example", "https://evil.example/tools.example.com", "http://127.0.0.1:8089"),
     ],
 )
-def test_a_form_from_elsewhere_is_not(client: FlaskClient, origin: str) -> None:
-    status, told, cookie = sign_in(client, origin)
+def test_a_form_from_another_origin_is_refused(client: FlaskClient, origin: str) -> None:
+    status, message, cookie = sign_in(client, origin)
     assert (status, cookie) == (403, "")
-    assert f"its origin is {origin or '(none)'}, the requested host is 127.0.0.1:8088" in told
-    assert f"REFUND_AGENT_PUBLIC_URL is {PUBLIC}" in told
+    assert f"its origin is {origin or '(none)'}, the requested host is 127.0.0.1:8088" in message
+    assert f"REFUND_AGENT_PUBLIC_URL is {PUBLIC}" in message
 
 
-def test_forwarded_headers_are_nobodys_word(client: FlaskClient) -> None:
+def test_forwarded_headers_are_ignored(client: FlaskClient) -> None:
     claims = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "Forwarded": "host=evil.example"}
     assert sign_in(client, "https://evil.example", **claims)[0] == 403
     without = app_at("").test_client(use_cookies=False)
@@ -73,11 +73,11 @@ def test_forwarded_headers_are_nobodys_word(client: FlaskClient) -> None:
     assert sign_in(client, "https://tools.example.com", **claims)[0] == 303
 
 
-def test_without_the_setting_the_refusal_names_it_and_what_was_seen() -> None:
-    status, told, _ = sign_in(app_at("").test_client(), "https://tools.example.com", "/signin")
+def test_without_the_setting_the_refusal_names_it_and_the_origin() -> None:
+    status, message, _ = sign_in(app_at("").test_client(), "https://tools.example.com", "/signin")
     assert status == 403
-    assert "origin is https://tools.example.com, the requested host is 127.0.0.1:8088" in told
-    assert "set REFUND_AGENT_PUBLIC_URL to the address that the browser shows" in told
+    assert "origin is https://tools.example.com, the requested host is 127.0.0.1:8088" in message
+    assert "set REFUND_AGENT_PUBLIC_URL to the address that the browser shows" in message
 
 
 def test_the_agents_own_address_still_works(client: FlaskClient) -> None:
@@ -126,7 +126,7 @@ def test_the_api_is_behind_the_prefix_too(client: FlaskClient) -> None:
     assert document["servers"] == [{"url": "/refunds"}]
 
 
-def test_signing_out_takes_the_cookie_back(client: FlaskClient) -> None:
+def test_signing_out_deletes_the_cookie(client: FlaskClient) -> None:
     cookie = sign_in(client, "https://tools.example.com")[2].partition(";")[0]
     sent = {"Cookie": cookie, "Origin": "https://tools.example.com"}
     answer = client.post("/refunds/signout", headers=sent, base_url=UPSTREAM)
@@ -148,7 +148,7 @@ def test_signing_out_takes_the_cookie_back(client: FlaskClient) -> None:
         *("https://a//b", "https://user@a", "https://a/b/../c d", "https://a:http", "javascript://a"),
     ],
 )
-def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
+def test_a_malformed_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"REFUND_AGENT_PUBLIC_URL.*such as https://tools"):
         make_front(url)
 
@@ -162,13 +162,13 @@ def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
         ("", "", ""),
     ],
 )
-def test_an_address_is_read_as_browsers_write_it(url: str, origin: str, prefix: str) -> None:
+def test_an_address_is_normalized_as_browsers_do(url: str, origin: str, prefix: str) -> None:
     front = make_front(url)
     assert (front.origin, front.prefix) == (origin, prefix)
 
 
 @pytest.mark.parametrize(
-    ("accept", "led"),
+    ("accept", "redirected"),
     [
         ("text/html,application/xhtml+xml,*/*;q=0.8", True),
         ("*/*", False),
@@ -176,9 +176,9 @@ def test_an_address_is_read_as_browsers_write_it(url: str, origin: str, prefix: 
         ("", False),
     ],
 )
-def test_the_root_leads_a_browser_to_the_pages_and_tells_a_program_what_this_is(accept: str, led: bool) -> None:
+def test_the_root_redirects_a_browser_to_the_pages_and_gives_a_program_the_index(accept: str, redirected: bool) -> None:
     answer = app_at("").test_client().get("/", headers={"Accept": accept})
-    if led:
+    if redirected:
         assert (answer.status_code, answer.location) == (303, "/pages/tasks")
     else:
         assert answer.json == {

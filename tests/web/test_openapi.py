@@ -1,4 +1,4 @@
-"""The document is valid, complete, and true: every answer it names is really given, and no other."""
+"""The OpenAPI document is valid and complete, and every documented answer occurs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from app.web.api.route_table import ROUTES, Route, build_document
 from app.web.factory import MAX_BODY_BYTES, create_app
 from tests.records import task_record
 from tests.web.documented import DocumentedClient, ticket_body
-from tests.web.fakes import FakeVitals, make_access, make_books, make_ticket
+from tests.web.fakes import FakeVitals, make_access, make_ledger, make_ticket
 
 DOCUMENT = build_document(ROUTES, "1.2.3")
 BY_NAME = {route.name: route for route in ROUTES}
 TASK = "acme:T-1"
-# Which body makes a route with fields succeed.
+# The body with which a route with required fields succeeds.
 BODIES: dict[str, dict[str, Any]] = {
     "submit": ticket_body(),
     "terminate_task": {"reason": "duplicate"},
@@ -32,7 +32,7 @@ NEEDED_STATE: dict[str, str] = {
     "reject_task": "waiting",
 }
 
-# What OpenAPI 3.1 asks of a document, as far as this document goes.
+# The rules of OpenAPI 3.1 for the parts that this document has.
 META: dict[str, Any] = {
     "type": "object",
     "required": ["openapi", "info", "paths", "components"],
@@ -140,7 +140,7 @@ def test_the_document_has_the_form_of_openapi_3_1() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
+def test_every_schema_is_valid_and_every_reference_resolves() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     used = {node["$ref"] for node in nodes(DOCUMENT) if "$ref" in node}
     assert used == {f"#/components/schemas/{name}" for name in schemas}
@@ -148,7 +148,7 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
         jsonschema.Draft202012Validator.check_schema(node)
 
 
-def test_flask_serves_what_the_document_names_and_nothing_else(flask_app: Flask) -> None:
+def test_flask_serves_exactly_the_documented_routes(flask_app: Flask) -> None:
     served = {
         (rule.rule.replace("<task_id>", "{task_id}"), method)
         for rule in flask_app.url_map.iter_rules()
@@ -158,16 +158,13 @@ def test_flask_serves_what_the_document_names_and_nothing_else(flask_app: Flask)
     assert served == documented
 
 
-def test_the_served_document_is_this_one(client: DocumentedClient) -> None:
+def test_the_served_document_is_the_built_one(client: DocumentedClient) -> None:
     assert client.document == DOCUMENT
     assert client.call("GET", "/openapi.json", who=None).json == DOCUMENT
 
 
-# How each documented answer is brought about.
-
-
-def good(client: DocumentedClient, route: Route, status: int) -> None:
-    """The route at work: its task exists and is in the state that the verb asks for."""
+def succeed(client: DocumentedClient, route: Route, status: int) -> None:
+    """Calls the route with an existing task in the state that the route needs."""
     if route.on_task or status == 200:
         client.service.submit(make_ticket(subject="", text="it broke"))
         client.records.records[TASK] = task_record()
@@ -177,13 +174,13 @@ def good(client: DocumentedClient, route: Route, status: int) -> None:
     if state == "waiting":
         client.service.wait_for_a_person(TASK)
     if state == "ended":
-        client.service.terminate(TASK, "so that it can begin again")
+        client.service.terminate(TASK, "so that it can be restarted")
     send(client, route)
 
 
-def not_known_yet(client: DocumentedClient, route: Route, status: int) -> None:
+def outcome_unknown(client: DocumentedClient, route: Route, status: int) -> None:
     client.service.slow = True
-    good(client, route, status)
+    succeed(client, route, status)
 
 
 def no_token(client: DocumentedClient, route: Route, _: int) -> None:
@@ -201,7 +198,7 @@ def no_task(client: DocumentedClient, route: Route, _: int) -> None:
 def wrong_state(client: DocumentedClient, route: Route, _: int) -> None:
     if route.on_task:
         client.service.submit(make_ticket())
-        if route.name != "rerun_task":  # which begins what has ended
+        if route.name != "rerun_task":  # it restarts ended tasks
             client.service.terminate(TASK, "so that nothing is left to do")
     else:
         client.service.submit(make_ticket(text="another text"))
@@ -230,17 +227,17 @@ def bad_fields(client: DocumentedClient, route: Route, _: int) -> None:
 def broken(client: DocumentedClient, route: Route, _: int) -> None:
     records = client.records
     client.service.failure = records.failure = RuntimeError("broken on purpose")
-    # An open route asks the service nothing; a version that is no text breaks it.
-    odd = cast(Any, object())
-    client.use(create_app(client.service, make_access(), version=odd, ledger=make_books(records)))
+    # A route without a token does not use the service; a version that is not a string breaks it.
+    no_text = cast(Any, object())
+    client.use(create_app(client.service, make_access(), version=no_text, ledger=make_ledger(records)))
     send(client, route)
 
 
 def unreachable(client: DocumentedClient, route: Route, _: int) -> None:
     if route.role is None:
-        ill = FakeVitals()
-        ill.stands_still = "the loop has not moved"
-        client.use(create_app(client.service, make_access(), version="1", vitals=ill))
+        vitals = FakeVitals()
+        vitals.stalled = "the loop has not moved"
+        client.use(create_app(client.service, make_access(), version="1", vitals=vitals))
     client.service.failure = client.records.failure = SystemUnavailable("Dapr does not answer; start it")
     send(client, route)
 
@@ -253,9 +250,9 @@ def send(client: DocumentedClient, route: Route, **options: Any) -> None:
 
 
 WAYS: dict[int, Callable[[DocumentedClient, Route, int], None]] = {
-    200: good,
-    201: good,
-    202: not_known_yet,
+    200: succeed,
+    201: succeed,
+    202: outcome_unknown,
     400: bad_json,
     401: no_token,
     403: wrong_role,
@@ -276,7 +273,7 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize(("name", "status"), DOCUMENTED)
-def test_every_documented_answer_is_really_given(client: DocumentedClient, name: str, status: int) -> None:
+def test_every_documented_answer_occurs(client: DocumentedClient, name: str, status: int) -> None:
     client.seen.clear()
     WAYS[status](client, BY_NAME[name], status)
     assert client.seen == {(name, status)}

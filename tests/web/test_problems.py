@@ -1,4 +1,4 @@
-"""Every error is a problem that a program can read, and holds nothing that it must not."""
+"""Errors are problem documents without customers' texts and internals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_allow_header_is_right(client: DocumentedClient) -> None:
     assert client.call("DELETE", "/tasks").headers["Allow"] == "GET, HEAD, POST"
 
 
-def test_a_problem_says_what_where_and_of_which_kind(client: DocumentedClient) -> None:
+def test_a_problem_has_type_title_status_detail_and_instance(client: DocumentedClient) -> None:
     assert client.call("GET", "/tasks/acme:T-9").json == {
         "type": "urn:refund-agent:problem:task-not-found",
         "code": "task_not_found",
@@ -53,7 +53,7 @@ def test_a_problem_says_what_where_and_of_which_kind(client: DocumentedClient) -
     }
 
 
-def test_a_kinds_name_follows_from_its_code() -> None:
+def test_a_problems_type_follows_from_its_code() -> None:
     assert problem_type("not_waiting") == "urn:refund-agent:problem:not-waiting"
 
 
@@ -63,13 +63,13 @@ def test_without_a_token_the_challenge_is_plain(client: DocumentedClient) -> Non
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="refund-agent"'
 
 
-def test_a_wrong_token_is_told_so_and_not_repeated(client: DocumentedClient) -> None:
+def test_a_wrong_token_is_refused_and_not_repeated(client: DocumentedClient) -> None:
     answer = client.call("GET", "/tasks", who="nobody")
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="refund-agent", error="invalid_token"'
     assert "nobody-" not in answer.text
 
 
-def test_what_is_down_says_when_to_come_again(client: DocumentedClient, service: FakeTaskService) -> None:
+def test_an_unreachable_system_gives_retry_after(client: DocumentedClient, service: FakeTaskService) -> None:
     service.failure = SystemUnavailable("orders does not answer; try again")
     answer = client.call("GET", "/tasks")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
@@ -77,7 +77,7 @@ def test_what_is_down_says_when_to_come_again(client: DocumentedClient, service:
 
 
 @pytest.mark.parametrize("failure", [RuntimeError(PRIVATE), ConfigurationError(PRIVATE), KeyError(PRIVATE)])
-def test_the_unexpected_is_logged_under_the_id_that_is_answered(
+def test_an_unexpected_error_is_logged_with_the_id_of_the_answer(
     client: DocumentedClient, service: FakeTaskService, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -95,7 +95,7 @@ def test_the_unexpected_is_logged_under_the_id_that_is_answered(
     assert "example.org" not in caplog.text + answer.text
 
 
-def test_no_ticket_text_leaves_by_a_refusal(
+def test_no_refusal_repeats_a_tickets_text(
     client: DocumentedClient, service: FakeTaskService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -115,6 +115,6 @@ def test_no_ticket_text_leaves_by_a_refusal(
     assert "example.org" not in everything
 
 
-def test_a_long_address_is_not_sent_back_whole(client: DocumentedClient) -> None:
+def test_a_long_address_is_shortened_in_the_answer(client: DocumentedClient) -> None:
     answer = client.call("GET", "/" + "x" * 5000)
     assert len(answer.data) < 600

@@ -1,4 +1,4 @@
-"""Behind a real nginx, with the plain `proxy_pass` that people write: signing in, deciding, and links that lead on."""
+"""The pages behind a real nginx with a plain `proxy_pass`: signing in, links, signing out."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ http {{
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    """nginx is there."""
+    """Installs nginx if it is missing."""
     debian.ensure_installed("nginx")
 
 
 @pytest.fixture(params=[("/", ""), ("/refunds/", ""), ("/refunds/", "/")], ids=["root", "path stays", "path goes"])
 def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address that a browser would show."""
+    """The public address of an agent behind nginx."""
     location, target = request.param
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}{location.rstrip('/')}"
@@ -71,8 +71,10 @@ def test_a_browser_signs_in_and_goes_from_page_to_page(proxied: str) -> None:
     origin = proxied[: proxied.index("/", 8)] if "/" in proxied[8:] else proxied
     with httpx.Client(follow_redirects=True, trust_env=False, headers={"Accept": "text/html"}) as browser:
         assert browser.get(f"{proxied}/").url.path.endswith("/signin")
-        for claimed in ("https://evil.example", ""):
-            refused = browser.post(f"{proxied}/signin", data={"token": secret("root")}, headers={"Origin": claimed})
+        for origin_header in ("https://evil.example", ""):
+            refused = browser.post(
+                f"{proxied}/signin", data={"token": secret("root")}, headers={"Origin": origin_header}
+            )
             assert refused.status_code == 403
         form = {"token": secret("root"), "next": "/pages/tasks"}
         answer = browser.post(f"{proxied}/signin", data=form, headers={"Origin": origin})

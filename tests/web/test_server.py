@@ -1,4 +1,4 @@
-"""The real socket: waitress in its thread, keep-alive, its own refusals, and a stop that cuts nothing off."""
+"""The web server on a real socket: keep-alive, waitress's own refusals, health checks, graceful stop."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ROOT = {"Authorization": f"Bearer {secret('root')}"}
 CALL = {"headers": ROOT, "trust_env": False, "timeout": 60}
 
 
-class SlowDesk(FakeTaskService):
-    """A service whose `get` waits until the test lets it go."""
+class SlowTaskService(FakeTaskService):
+    """A service whose `get` waits until the test sets `released`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entered = threading.Event()
-        self.let_go = threading.Event()
+        self.released = threading.Event()
 
     def get(self, task_id: str) -> TaskView:
         self.entered.set()
-        assert self.let_go.wait(60)
+        assert self.released.wait(60)
         return super().get(task_id)
 
 
@@ -92,8 +92,8 @@ def test_many_callers_at_once_make_one_task(server: WebServer, service: FakeTask
 
 
 @pytest.mark.parametrize("length", [262_145, 20_000_000])
-def test_too_large_is_a_problem_whoever_notices(server: WebServer, length: int) -> None:
-    # The app refuses above 256 KiB; above what a bill may have, waitress does, before the body is taken in.
+def test_a_body_that_is_too_large_is_a_problem(server: WebServer, length: int) -> None:
+    # The app refuses bodies above 256 KiB. Above the limit for bills, waitress refuses before it reads the body.
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
         head = f"POST /tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret('root')}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
@@ -105,7 +105,7 @@ def test_too_large_is_a_problem_whoever_notices(server: WebServer, length: int) 
     assert json.loads(body)["status"] == 413
 
 
-def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
+def test_malformed_http_is_a_problem(server: WebServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
         raw.sendall(b"POST /tasks HTTP/1.1\r\nContent-Length: many\r\n\r\n")
         status, headers, body = read_answer(raw)
@@ -114,30 +114,32 @@ def test_what_is_no_http_is_a_problem(server: WebServer) -> None:
     assert json.loads(body)["title"] == "Bad Request"
 
 
-def test_the_health_check_waits_for_nobody() -> None:
-    service = SlowDesk()
+def test_a_health_check_does_not_wait_for_slow_requests() -> None:
+    service = SlowTaskService()
     service.submit(make_ticket())
     server = WebServer(create_app(service, make_access(), version="1", vitals=FakeVitals()), port=0, threads=2)
     server.start()
     waiting = [
         threading.Thread(target=httpx.get, args=(f"{server.url}/tasks/acme:T-1",), kwargs=CALL) for _ in range(6)
     ]
-    for each in waiting:
-        each.start()
+    for thread in waiting:
+        thread.start()
     assert service.entered.wait(60)
     for path in ("/healthz", "/healthz?deep=1", "/livez", "/readyz"):
         assert httpx.get(f"{server.url}{path}", trust_env=False, timeout=30).json()["status"] == "ok"
-    service.let_go.set()
-    for each in waiting:
-        each.join(60)
+    service.released.set()
+    for thread in waiting:
+        thread.join(60)
     assert server.stop(60)
 
 
-def test_whatever_bytes_come_are_answered_or_hung_up_on_and_nothing_of_ours_breaks(
+def test_any_bytes_are_answered_or_end_the_connection_without_an_error(
     server: WebServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chance = random.Random(17)
-    statuses = {exchange(server, mutated(chance)) for _ in range(600)} | {exchange(server, bytes_) for bytes_ in ODD}
+    dice = random.Random(17)
+    statuses = {exchange(server, mutate_request(dice)) for _ in range(600)} | {
+        exchange(server, bytes_) for bytes_ in ODD
+    }
     assert {400, 200} <= statuses
     assert statuses <= {None, 200, 400, 401, 404, 405, 413, 414, 415, 422, 431, 501}
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
@@ -163,31 +165,31 @@ ODD = (
 )
 
 
-def mutated(chance: random.Random) -> bytes:
-    """A request like any, with some bytes of it changed, doubled or lost."""
+def mutate_request(dice: random.Random) -> bytes:
+    """A request with up to six random changes."""
     body = json.dumps(ticket_body()).encode()
-    method, path = chance.choice([(b"GET", b"/healthz"), (b"POST", b"/tasks"), (b"GET", b"/tasks/acme:T-1?x=%41")])
+    method, path = dice.choice([(b"GET", b"/healthz"), (b"POST", b"/tasks"), (b"GET", b"/tasks/acme:T-1?x=%41")])
     head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n" % (method, path)
     size = b"Content-Length: %d\r\n\r\n" % (len(body) if method == b"POST" else 0)
     request = bytearray(head + size + (body if method == b"POST" else b""))
-    for _ in range(chance.randint(0, 6)):
-        place = chance.randrange(len(request))
-        match chance.randrange(4):
+    for _ in range(dice.randint(0, 6)):
+        place = dice.randrange(len(request))
+        match dice.randrange(4):
             case 0:
-                request[place] = chance.randrange(256)
+                request[place] = dice.randrange(256)
             case 1:
-                del request[place : place + chance.randint(1, 8)]
+                del request[place : place + dice.randint(1, 8)]
             case 2:
                 request[place:place] = request[place : place + 20]
             case _:
-                request[place:place] = chance.choice([b"\r\n", b"\r\n\r\n", b"\x00", b"%", b": ", b"\xff\xfe"])
+                request[place:place] = dice.choice([b"\r\n", b"\r\n\r\n", b"\x00", b"%", b": ", b"\xff\xfe"])
         if not request:
             break
     return bytes(request)
 
 
 def exchange(server: WebServer, request: bytes) -> int | None:
-    """Sends it, says that there is nothing more, and returns the first status; None when there is none."""
+    """Sends the bytes, closes the sending side, and returns the first status; None without an answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
         answer = b""
         try:
@@ -196,7 +198,7 @@ def exchange(server: WebServer, request: bytes) -> int | None:
             while more := raw.recv(65_536):
                 answer += more
         except ConnectionError:
-            pass  # it hung up before it had taken everything
+            pass  # the server closed the connection before it had read everything
     status = re.match(rb"HTTP/1\.[01] (\d{3}) ", answer)
     assert status or not answer, answer[:80]
     return int(status[1]) if status else None
@@ -209,8 +211,8 @@ def read_answer(raw: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
-def test_stop_waits_for_the_request_in_work_and_takes_no_new_one() -> None:
-    service = SlowDesk()
+def test_stop_waits_for_a_request_in_progress_and_accepts_no_new_one() -> None:
+    service = SlowTaskService()
     service.submit(make_ticket())
     server = WebServer(create_app(service, make_access(), version="1"), port=0)
     server.start()
@@ -228,14 +230,14 @@ def test_stop_waits_for_the_request_in_work_and_takes_no_new_one() -> None:
     stopping.start()
     until(lambda: not open_port(server), "no new connection is taken")
     assert not stopped
-    service.let_go.set()
+    service.released.set()
     stopping.join(60)
     asking.join(60)
     assert (stopped, answers) == ([True], [200])
 
 
-def test_stop_does_not_wait_for_ever() -> None:
-    service = SlowDesk()
+def test_stop_has_a_time_limit() -> None:
+    service = SlowTaskService()
     server = WebServer(create_app(service, make_access(), version="1"), port=0)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
@@ -245,25 +247,23 @@ def test_stop_does_not_wait_for_ever() -> None:
         assert server.stop(0.2) is False
     until(lambda: not open_port(server), "no new connection is taken")
     assert server._server.trigger._fds  # the cut-off worker may still write there
-    service.let_go.set()
+    service.released.set()
     assert server.stop(60)
 
 
-def test_the_pipe_that_wakes_the_loop_outlives_whoever_writes_to_it(
-    flask_app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker's byte can wake the loop before stop's own is written; that one must not go to a closed file."""
+def test_the_pipe_that_wakes_the_loop_outlives_its_writers(flask_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop may end before `stop` writes its own byte to the pipe, which must still be open then."""
     server = WebServer(flask_app, port=0)
     server.start()
     trigger, loop = server._server.trigger, server._thread
     write = trigger._physical_pull
 
-    def overtaken() -> None:
+    def pull_twice() -> None:
         write()  # the worker's byte: the loop may act on it at once, even end
         loop.join(0.5)
         write()
 
-    monkeypatch.setattr(trigger, "_physical_pull", overtaken)
+    monkeypatch.setattr(trigger, "_physical_pull", pull_twice)
     assert server.stop(60)
     with pytest.raises(OSError, match="Bad file descriptor"):
         write()
@@ -285,6 +285,6 @@ def test_a_server_that_was_never_started_can_be_stopped(flask_app: Flask) -> Non
     assert not open_port(server)
 
 
-def test_a_taken_port_is_named_with_the_remedy(server: WebServer, flask_app: Flask) -> None:
+def test_a_taken_port_is_reported_with_the_remedy(server: WebServer, flask_app: Flask) -> None:
     with pytest.raises(ConfigurationError, match=f"127.0.0.1:{server.port}: .*REFUND_AGENT_WEB_PORT"):
         WebServer(flask_app, port=server.port)

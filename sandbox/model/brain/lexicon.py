@@ -48,7 +48,7 @@ class Phrase:
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """A phrase found in a text."""
 
     phrase: Phrase
@@ -68,20 +68,20 @@ class Lexicon:
     vocabulary: Vocabulary
     by_first_term: Mapping[str, tuple[Phrase, ...]]
 
-    def find(self, tokens: list[str]) -> list[Found]:
+    def find(self, tokens: list[str]) -> list[Match]:
         """Every phrase in the text, each at its first place that is not negated."""
         fitting = {token: self.vocabulary.of(token) for token in set(tokens)}
         heard = [fitting[token] for token in tokens]
         starting = self._possible(frozenset().union(*fitting.values()))
-        found: dict[str, Found] = {}
+        matches: dict[str, Match] = {}
         for start, terms in enumerate(heard):
             for phrase in (match for term in terms for match in starting.get(term, ())):
-                if (phrase.signal + phrase.text) in found:
+                if (phrase.signal + phrase.text) in matches:
                     continue
                 end = _match(phrase.terms, heard, tokens, start)
                 if end is not None and not self._negated(phrase, tokens, start, end):
-                    found[phrase.signal + phrase.text] = Found(phrase, start, end)
-        return list(found.values())
+                    matches[phrase.signal + phrase.text] = Match(phrase, start, end)
+        return list(matches.values())
 
     def _possible(self, present: frozenset[str]) -> dict[str, list[Phrase]]:
         """The phrases whose terms are all among `present`, by first term. This keeps the search fast in a long letter
@@ -193,7 +193,7 @@ def lexicon(language: str) -> Lexicon:
         for term in () if isinstance(first, Gap) else first:
             by_first[term].append(phrase)
     common = frozenset(fold(word) for word in about["common"].split())
-    starts = {term: tuple(found) for term, found in by_first.items()}
+    starts = {term: tuple(group) for term, group in by_first.items()}
     return Lexicon(language, phrases, negations, about["negates_backwards"], common, _vocabulary(phrases), starts)
 
 

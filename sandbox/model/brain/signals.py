@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sandbox.model.brain.injection import REMEMBERED
-from sandbox.model.brain.lexicon import DEFAULT, LANGUAGES, Found, languages_to_search, lexicon, rank_languages
+from sandbox.model.brain.lexicon import DEFAULT, LANGUAGES, Match, languages_to_search, lexicon, rank_languages
 from sandbox.model.brain.vocabulary import is_word, words
 
 # Order ids: `AC-10442`, also written ac-10442, #AC10442 or AC 10442.
@@ -87,14 +87,14 @@ def _weigh(tokens: list[str], heading: int, languages: tuple[str, ...]) -> tuple
     return best, heard_in
 
 
-def _sums(found: list[Found], heading: int) -> dict[str, float]:
+def _sums(matches: list[Match], heading: int) -> dict[str, float]:
     """Weights by signal; where phrases of one signal overlap, only the weightiest counts."""
     sums: defaultdict[str, float] = defaultdict(float)
     taken: defaultdict[str, set[int]] = defaultdict(set)
-    for hit in sorted(found, key=lambda hit: (-hit.phrase.weight, hit.start - hit.end)):
-        span = set(range(hit.start, hit.end))
-        if span & taken[hit.phrase.signal]:
+    for match in sorted(matches, key=lambda match: (-match.phrase.weight, match.start - match.end)):
+        span = set(range(match.start, match.end))
+        if span & taken[match.phrase.signal]:
             continue
-        taken[hit.phrase.signal] |= span
-        sums[hit.phrase.signal] += hit.phrase.weight * (SUBJECT_WORTH if hit.start < heading else 1.0)
+        taken[match.phrase.signal] |= span
+        sums[match.phrase.signal] += match.phrase.weight * (SUBJECT_WORTH if match.start < heading else 1.0)
     return sums

@@ -94,12 +94,12 @@ def is_slip(written: str, meant: str) -> bool:
 
 def slips(word: str, near: Mapping[str, frozenset[str]], lengths: Iterable[int], least: int) -> set[str]:
     """The terms that the word, or its beginning, misspells; `lengths` are those of the stems."""
-    found: set[str] = set()
+    terms: set[str] = set()
     for n in {len(word), *(m + more for m in lengths if m >= least for more in (-1, 0, 1))}:
         if n > min(len(word), _LONGEST) or n < least - 1:
             continue
         for piece in one_less(beginning := word[:n]):
             for term in near.get(piece, ()):
                 if is_slip(beginning, term.rstrip("*")) and (term.endswith("*") or n == len(word)):
-                    found.add(term)
-    return found
+                    terms.add(term)
+    return terms

@@ -1,4 +1,4 @@
-"""Two tenants' tasks, the record of one task each, and a browser that is not signed in."""
+"""Fixtures: tasks and records of two tenants, sessions, and a browser that is not signed in."""
 
 from __future__ import annotations
 

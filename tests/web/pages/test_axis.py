@@ -17,7 +17,7 @@ DAY = 86_400
 
 
 def widths(axis: Axis) -> tuple[float, float]:
-    """How much of the drawing goes to what is to scale, and how much to what is shortened."""
+    """The width of the parts drawn to scale, and that of the breaks."""
     drawn = [piece.right - piece.left for piece in axis.pieces if not piece.shortened]
     return sum(drawn), sum(piece.right - piece.left for piece in axis.breaks)
 
@@ -77,32 +77,32 @@ def test_a_task_without_any_length_has_an_axis() -> None:
 _lengths = st.lists(st.tuples(st.booleans(), st.one_of(st.floats(0, 2), st.floats(0, 1e6))), min_size=1, max_size=12)
 
 
-def stretches(lengths: list[tuple[bool, float]]) -> tuple[datetime, list[tuple[datetime, datetime]]]:
-    """The end and the pauses of a task that paused or worked for so many seconds, in turn."""
+def end_and_pauses(lengths: list[tuple[bool, float]]) -> tuple[datetime, list[tuple[datetime, datetime]]]:
+    """The end and the pauses of a task with these periods: (is a pause, seconds)."""
     now, pauses = START, []
     for is_pause, seconds in lengths:
-        begun, now = now, now + timedelta(seconds=seconds)
+        start, now = now, now + timedelta(seconds=seconds)
         if is_pause:
-            pauses.append((begun, now))
+            pauses.append((start, now))
     return now, pauses
 
 
 @given(_lengths)
 def test_any_axis_goes_from_edge_to_edge_and_never_back(lengths: list[tuple[bool, float]]) -> None:
-    end, pauses = stretches(lengths)
+    end, pauses = end_and_pauses(lengths)
     axis = make_axis(START, end, pauses)
     assert axis.pieces[0].left == 0
     assert axis.pieces[-1].right == pytest.approx(100) or end == START
-    for one, other in pairwise(axis.pieces):
-        assert (one.ended_at, one.right) == (other.started_at, other.left)
+    for piece, following in pairwise(axis.pieces):
+        assert (piece.ended_at, piece.right) == (following.started_at, following.left)
     moments = sorted({START, end, *(moment for pause in pauses for moment in pause)})
     places = [axis.x(moment) for moment in moments]
     assert places == sorted(places)
 
 
 @given(_lengths)
-def test_whatever_the_pauses_the_work_has_a_fifth_of_the_drawing(lengths: list[tuple[bool, float]]) -> None:
-    end, pauses = stretches(lengths)
+def test_work_has_at_least_a_fifth_of_the_drawing(lengths: list[tuple[bool, float]]) -> None:
+    end, pauses = end_and_pauses(lengths)
     rest = sum((last - first for first, last in pauses), timedelta(0))
     if end - START <= rest:
         return
@@ -113,7 +113,7 @@ def test_whatever_the_pauses_the_work_has_a_fifth_of_the_drawing(lengths: list[t
 
 @given(_lengths)
 def test_a_longer_pause_is_never_narrower(lengths: list[tuple[bool, float]]) -> None:
-    end, pauses = stretches(lengths)
+    end, pauses = end_and_pauses(lengths)
     axis = make_axis(START, end, pauses)
     drawn = sorted((last - first, axis.x(last) - axis.x(first)) for first, last in pauses)
     for one, other in pairwise(width for _, width in drawn):
@@ -127,7 +127,7 @@ def test_four_seconds_are_narrower_than_eight_minutes() -> None:
 
 @given(_lengths)
 def test_labels_of_ticks_never_overlap(lengths: list[tuple[bool, float]]) -> None:
-    end, pauses = stretches(lengths)
+    end, pauses = end_and_pauses(lengths)
     ticks = make_axis(START, end, pauses).ticks()
     for one, other in pairwise(ticks):
         assert one.right <= other.left

@@ -1,4 +1,4 @@
-"""The inbox and the forms: what a person sees before deciding, who may, and that the answer says what happened."""
+"""The inbox and the decision forms: what users see, who may decide, and how outcomes are shown."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LETTER = "It broke. <b>Please</b> write to [e-mail]."
 
 
 def iso(hours: float) -> str:
-    """So many hours after now."""
+    """The time `hours` after NOW."""
     return (NOW + timedelta(hours=hours)).isoformat()
 
 
-def asked(hours: float = -3, **changes: Any) -> Question:
-    """A question that was asked three hours ago, with all its figures."""
+def make_asked_question(hours: float = -3, **changes: Any) -> Question:
+    """A question with all its figures; asked three hours ago by default."""
     values: dict[str, Any] = {
         "number": 4,
         "asked_at": iso(hours),
@@ -48,11 +48,11 @@ def asked(hours: float = -3, **changes: Any) -> Question:
 def waiting(service: PagesTaskService) -> TaskView:
     service._tickets[WAITING] = make_ticket("T-2", subject="Broken", text=LETTER, order_id="O-1")
     service.wait_for_a_person(WAITING, "1234.50")
-    return service.put(WAITING, question=asked())
+    return service.put(WAITING, question=make_asked_question())
 
 
 def send(browser: FlaskClient, task_id: str = WAITING, origin: str | None = HERE, **form: str) -> TestResponse:
-    """The form of a decision."""
+    """Sends a decision form."""
     headers = {"Origin": origin} if origin else {}
     return browser.post(f"/pages/tasks/{task_id}/decision", data={"question": "4"} | form, headers=headers)
 
@@ -62,7 +62,7 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
     sign_in(browser)
     answer = browser.get(path)
     seen = text(answer)
-    for said in (
+    for expected in (
         "Waiting because the refund, with what the customer received in 90 days, is above the limit up to which",
         "Proposed 1,234.50 EUR for order O-1",
         "No approval needed up to 50.00 EUR",
@@ -76,22 +76,24 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
         LETTER,
         "Approve 1,234.50 EUR",
     ):
-        assert said in seen, said
+        assert expected in seen, expected
     assert "<b>Please</b>" not in answer.text, "a letter is text"
 
 
 def test_a_task_without_a_proposal_can_be_given_one(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView
 ) -> None:
-    service.put(WAITING, proposed_refund=None, waiting_for="no_draft", question=asked(limit=None, account=None))
+    service.put(
+        WAITING, proposed_refund=None, waiting_for="no_draft", question=make_asked_question(limit=None, account=None)
+    )
     sign_in(browser)
     answer = browser.get("/pages/inbox")
     assert "Proposed no refund" in text(answer)
     assert 'value="approve"' not in answer.text
-    assert re.search(r'name="order_id"[^>]* value="O-1"', answer.text), "the order that was looked at"
+    assert re.search(r'name="order_id"[^>]* value="O-1"', answer.text), "the order of the question"
 
 
-def test_what_was_asked_by_an_older_version_is_shown_all_the_same(
+def test_a_question_of_an_older_version_is_shown(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView
 ) -> None:
     service.put(WAITING, question=None)
@@ -99,11 +101,13 @@ def test_what_was_asked_by_an_older_version_is_shown_all_the_same(
     assert "Proposed 1,234.50 EUR for order O-1 Waiting since" in text(browser.get("/pages/inbox"))
 
 
-def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+def test_the_inbox_is_filtered_and_counted(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     for number in range(45):
         service.submit(make_ticket(f"W-{number}"))
         service.wait_for_a_person(f"acme:W-{number}")
-        service.put(f"acme:W-{number}", waiting_for="low_confidence", question=asked(-50 if number % 2 else -1))
+        service.put(
+            f"acme:W-{number}", waiting_for="low_confidence", question=make_asked_question(-50 if number % 2 else -1)
+        )
     service.wait_for_a_person("globex:T-1")
     sign_in(browser)
     everything = text(browser.get("/pages/inbox"))
@@ -120,17 +124,17 @@ def test_the_inbox_is_narrowed_and_counted(browser: FlaskClient, service: PagesT
     ):
         seen = text(browser.get(f"/pages/inbox?{query}"))
         assert f"{count} task{'s' * (count != 1)} wait{'s' * (count == 1)}" in seen, query
-    found: list[str] = []
+    task_ids: list[str] = []
     path: str | None = "/pages/inbox?reason=low_confidence"
     while path:
         page = browser.get(path).text
-        found += re.findall(r'<h2 id="[^"]+"><a href="/pages/tasks/([^"]+)"', page)
+        task_ids += re.findall(r'<h2 id="[^"]+"><a href="/pages/tasks/([^"]+)"', page)
         more = re.search(r'rel="next" href="([^"]+)"', page)
         path = html.unescape(more[1]) if more else None
-    assert found == [f"acme:W-{number}" for number in range(45)]
+    assert task_ids == [f"acme:W-{number}" for number in range(45)]
 
 
-def test_a_tenant_sees_its_own_alone(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+def test_a_tenant_sees_only_its_own_tasks(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     service.wait_for_a_person("globex:T-1")
     sign_in(browser, "acme-read")
     for path in ("/pages/inbox", "/pages/inbox?tenant=globex"):
@@ -150,12 +154,12 @@ def test_each_role_sees_its_part(browser: FlaskClient, waiting: TaskView, who: s
     assert ("may not decide" in text(answer)) is not decides
 
 
-def test_who_may_neither_sees_nothing(browser: FlaskClient, waiting: TaskView) -> None:
+def test_a_token_without_read_and_approve_sees_no_inbox(browser: FlaskClient, waiting: TaskView) -> None:
     sign_in(browser, "acme-submit")
     assert browser.get("/pages/inbox").status_code == 403
 
 
-def test_an_approval_says_what_it_did(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+def test_an_approval_shows_its_result(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser, "acme-approve")
     answer = send(browser, verdict="approve", back="/pages/inbox?tenant=acme&age=4h")
     assert (answer.status_code, "Approved" in text(answer)) == (200, True)
@@ -172,25 +176,27 @@ def test_another_amount_is_approved(browser: FlaskClient, service: PagesTaskServ
     assert service.notes == ["half"]
 
 
-def test_a_rejection_takes_its_note_along(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+def test_a_rejection_has_its_note(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser)
     answer = send(browser, verdict="reject", note="twice in a month")
     assert "Rejected No money moves, and the customer is informed. The task is completed." in text(answer)
     assert (service.decisions[0].verdict, service.notes) == ("reject", ["twice in a month"])
 
 
-def test_a_refusal_is_a_page_that_says_why(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
+def test_a_refusal_shows_its_reason_and_the_form(
+    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
+) -> None:
     sign_in(browser)
     form = {"verdict": "approve_other", "order_id": "O-1", "amount": "5000.00", "currency": "EUR"}
     answer = send(browser, **form)
     assert answer.status_code == 422
     assert "Decision refused Order O-1 cannot bear that." in text(answer)
-    assert "Left to refund 1,119.00 EUR" in text(answer), "what is asked still stands there"
+    assert "Left to refund 1,119.00 EUR" in text(answer), "the question is still shown"
     assert "<details open><summary>Another amount" in answer.text
-    assert re.search(r'name="amount"[^>]* value="5000.00"', answer.text), "what was typed is not lost"
+    assert re.search(r'name="amount"[^>]* value="5000.00"', answer.text), "the input is kept"
 
 
-def test_a_decision_that_comes_second_is_told_so(
+def test_a_second_decision_is_too_late(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object) -> None:
@@ -202,7 +208,7 @@ def test_a_decision_that_comes_second_is_told_so(
     assert (answer.status_code, "too late" in text(answer)) == (409, True)
 
 
-def test_what_is_not_known_yet_is_not_called_done(
+def test_an_unknown_outcome_is_not_shown_as_approved(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView
 ) -> None:
     service.slow = True
@@ -213,7 +219,7 @@ def test_what_is_not_known_yet_is_not_called_done(
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", None])
-def test_a_decision_from_elsewhere_is_not_taken(
+def test_a_decision_from_another_origin_is_refused(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView, origin: str | None
 ) -> None:
     sign_in(browser)
@@ -228,9 +234,7 @@ def test_without_a_session_nothing_is_decided(
     assert service.decisions == []
 
 
-def test_who_may_not_decide_and_tries_is_noted(
-    browser: FlaskClient, service: PagesTaskService, waiting: TaskView
-) -> None:
+def test_a_denied_decision_is_noted(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
     sign_in(browser, "acme-read")
     answer = send(browser, verdict="reject")
     assert (answer.status_code, service.decisions) == (403, [])
@@ -259,24 +263,24 @@ def test_who_may_not_decide_and_tries_is_noted(
         ({}, "not a form of this agent"),
     ],
 )
-def test_a_form_that_cannot_be_read_says_how_to_fill_it(
+def test_a_wrong_form_is_shown_again_with_the_remedy(
     browser: FlaskClient, service: PagesTaskService, waiting: TaskView, form: dict[str, str], said: str
 ) -> None:
     sign_in(browser)
     answer = send(browser, **form)
     assert (answer.status_code, said in text(answer)) == (422, True)
     assert service.decisions == []
-    for each in map(html.escape, typed(form)):
-        assert f"{each}<" in answer.text or f'"{each}"' in answer.text, "nothing is typed twice"
+    for value in map(html.escape, typed_values(form)):
+        assert f"{value}<" in answer.text or f'"{value}"' in answer.text, "the input is kept"
 
 
-def typed(form: dict[str, str]) -> list[str]:
-    """What a person wrote into the form, where the form is ours."""
+def typed_values(form: dict[str, str]) -> list[str]:
+    """The texts that the user typed into the form."""
     return [form[name] for name in ("order_id", "amount", "note") if name in form]
 
 
 @pytest.mark.parametrize("back", ["https://evil.example", "//evil.example", "/pages/inbox?x=<script>", "/signout", ""])
-def test_an_answer_leads_back_to_the_inbox_and_nowhere_else(browser: FlaskClient, waiting: TaskView, back: str) -> None:
+def test_the_back_link_leads_only_to_the_inbox(browser: FlaskClient, waiting: TaskView, back: str) -> None:
     sign_in(browser)
     assert 'href="/pages/inbox">Back' in send(browser, verdict="approve", back=back).text
 
@@ -299,7 +303,7 @@ def test_every_field_has_a_label_and_enter_approves_nothing_by_accident(
 
 
 def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, service: PagesTaskService, waiting: TaskView) -> None:
-    made = DecisionView(
+    decision = DecisionView(
         decision_id="d-1",
         at=iso(-1),
         by="kim",
@@ -310,14 +314,14 @@ def test_the_trail_of_a_task_is_on_its_page(browser: FlaskClient, service: Pages
         words="order O-1 was paid in EUR, not in CHF",
         reason="low_confidence",
     )
-    service.put(WAITING, decisions=(made,))
+    service.put(WAITING, decisions=(decision,))
     sign_in(browser)
     line = "2026-01-02 11:00:00 the model is not sure enough of its draft "
     line += "kim approve 9,999.00 CHF for order O-1 why not order O-1 was paid in EUR, not in CHF"
     assert line in text(browser.get(f"/pages/tasks/{WAITING}"))
 
 
-def test_a_stuck_task_says_what_it_is_stuck_at(browser: FlaskClient, service: PagesTaskService) -> None:
+def test_a_stuck_task_names_its_step(browser: FlaskClient, service: PagesTaskService) -> None:
     stuck = Retrying(step="classify", attempt=3, attempts=30, error="llm: status 503", next_at=iso(1))
     service.put(WAITING, retrying=stuck)
     sign_in(browser)
@@ -325,16 +329,16 @@ def test_a_stuck_task_says_what_it_is_stuck_at(browser: FlaskClient, service: Pa
     assert said in text(browser.get(f"/pages/tasks/{WAITING}"))
 
 
-def test_the_list_is_narrowed_by_status(browser: FlaskClient, waiting: TaskView) -> None:
+def test_the_list_is_filtered_by_status(browser: FlaskClient, waiting: TaskView) -> None:
     sign_in(browser)
-    found = re.findall(r'<a href="/pages/tasks/([^"]+:[^"]+)"', browser.get("/pages/tasks?status=waiting").text)
-    assert found == [WAITING]
+    task_ids = re.findall(r'<a href="/pages/tasks/([^"]+:[^"]+)"', browser.get("/pages/tasks?status=waiting").text)
+    assert task_ids == [WAITING]
     assert "1 of 1 waiting" in text(browser.get("/pages/tasks?status=waiting"))
     assert "3 of 3" in text(browser.get("/pages/tasks?status=nonsense"))
     assert "There is no task with the status parked" in text(browser.get("/pages/tasks?status=parked"))
 
 
-def test_a_page_looks_again_when_somebody_asks_for_it(browser: FlaskClient, waiting: TaskView) -> None:
+def test_a_page_reloads_itself_on_request(browser: FlaskClient, waiting: TaskView) -> None:
     sign_in(browser)
     for path in ("/pages/tasks", f"/pages/tasks/{WAITING}"):
         assert 'http-equiv="refresh"' not in browser.get(path).text

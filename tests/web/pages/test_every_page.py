@@ -1,4 +1,4 @@
-"""What all pages have in common: what a browser may do with them, errors that are pages, one style sheet."""
+"""Rules for all pages: security headers, error pages, style sheet, contrast."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_api_keeps_its_own_headers_and_problems(browser: FlaskClient) -> Non
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
-def test_what_is_down_is_said_on_a_page(browser: FlaskClient, service: PagesTaskService) -> None:
+def test_an_unreachable_system_has_an_error_page(browser: FlaskClient, service: PagesTaskService) -> None:
     sign_in(browser)
     service.failure = Unreachable("the Dapr sidecar does not answer; see `refund-agent doctor`")
     answer = browser.get("/pages/tasks")
@@ -57,16 +57,16 @@ def test_what_is_down_is_said_on_a_page(browser: FlaskClient, service: PagesTask
     assert "The Dapr sidecar does not answer; see `refund-agent doctor`." in text(answer)
 
 
-def test_a_failure_of_ours_names_itself_and_tells_nothing(
+def test_an_internal_error_shows_only_its_id(
     browser: FlaskClient, records: FakeRecords, caplog: pytest.LogCaptureFixture
 ) -> None:
     sign_in(browser)
     records.failure = RuntimeError("the customer wrote: my card is 4111")
     answer = browser.get(f"/pages/tasks/{TASK}")
     assert (answer.status_code, answer.mimetype) == (500, "text/html")
-    named = re.search(r"error ([0-9a-f]{32})", text(answer))
-    assert named
-    assert named[1] in caplog.text
+    match = re.search(r"error ([0-9a-f]{32})", text(answer))
+    assert match
+    assert match[1] in caplog.text
     assert "4111" not in answer.text + caplog.text
 
 
@@ -86,13 +86,13 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _contrast(one: str, other: str) -> float:
-    bright, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+def _contrast(first: str, second: str) -> float:
+    bright, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_bars_can_be_told_from_their_ground(scheme: str) -> None:
+def test_text_and_bars_have_enough_contrast(scheme: str) -> None:
     blocks = re.findall(r":root \{(.*?)\}", (STATIC / "pages.css").read_text(), flags=re.DOTALL)
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", blocks[("light", "dark").index(scheme)]))
     for ground in ("paper", "panel"):

@@ -1,4 +1,4 @@
-"""The table below the drawing: every charge in one line, every line with all that is known."""
+"""The table below the time line: each charge is in exactly one line, and each line has all known facts."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def with_a_step_that_the_history_lost() -> TaskRecord:
     lost = step_record("draft_refund", 8, attempts=(), active=timedelta(0), writes=0)
     record = task_record()
     late = call_record("e-8", 6, stage="draft_refund")
-    made = task_record(
+    changed = task_record(
         steps=(*steps()[:-1], step_record("close_case", 7, 68.1), step_record("draft_refund", 8)),
         calls=(*calls(), late),
     )
-    assert made.charges != record.charges
-    return task_record(steps=(*steps(), lost), calls=(*calls(), late), charges=made.charges)
+    assert changed.charges != record.charges
+    return task_record(steps=(*steps(), lost), calls=(*calls(), late), charges=changed.charges)
 
 
 TRIES = (attempt_record(1, outcome=AttemptOutcome.FAILED), attempt_record(5, number=2))
@@ -54,7 +54,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS.keys())
-def test_every_charge_stands_in_exactly_one_line(record: TaskRecord) -> None:
+def test_every_charge_is_in_exactly_one_line(record: TaskRecord) -> None:
     shown = [charge for line in all_lines(record) for charge in line.charges]
     assert Counter(id(charge) for charge in shown) == Counter(id(charge) for charge in record.charges)
 
@@ -72,7 +72,7 @@ def test_the_lines_sum_to_the_task_to_the_last_digit() -> None:
     assert total == rollup(record.charges).total.money[0].contracted_cost == Decimal("0.003700975")
 
 
-def test_each_call_stands_below_its_attempt_with_all_that_is_known() -> None:
+def test_a_call_follows_its_attempt_with_all_known_facts() -> None:
     settled = all_lines(task_record())[1]
     assert (settled.kind, settled.call, settled.state) == ("call", "1.1", "settled")
     assert (settled.answered_by, settled.model) == ("provider", "sandbox-small")
@@ -80,7 +80,7 @@ def test_each_call_stands_below_its_attempt_with_all_that_is_known() -> None:
     assert (settled.duration, settled.money.lines) == ("300 ms", ("0.000458 USD",))
 
 
-def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
+def test_a_wasted_call_is_marked_and_estimated() -> None:
     interrupted = all_lines(task_record())[4]
     assert (interrupted.call, interrupted.state, interrupted.wasted) == ("1.1", "interrupted", True)
     assert (interrupted.input, interrupted.cached, interrupted.output) == ("~1,500", "?", "~1,000")
@@ -88,18 +88,18 @@ def test_what_was_spent_in_vain_is_marked_and_estimated() -> None:
     assert interrupted.money.lines == ("~0.002200 USD",)
 
 
-def test_calls_stand_below_the_attempt_that_made_them() -> None:
+def test_calls_follow_the_attempt_that_made_them() -> None:
     tries = (
         attempt_record(1, 1, outcome=AttemptOutcome.FAILED, error="ModelUnavailable: no answer"),
         attempt_record(5, 1, number=2),
     )
-    made = (
+    call_records = (
         call_record("e-1", 1.2, state=CallState.FAILED, error="timeout: no answer"),
         call_record("e-1", 5.2, number=2),
     )
-    lines = all_lines(task_record(steps=(step_record(attempts=tries),), calls=made))
-    told = [(line.attempt, line.call, line.state, line.error) for line in lines[:4]]
-    assert told == [
+    lines = all_lines(task_record(steps=(step_record(attempts=tries),), calls=call_records))
+    cells = [(line.attempt, line.call, line.state, line.error) for line in lines[:4]]
+    assert cells == [
         ("1", "", "failed", "ModelUnavailable: no answer"),
         ("1", "1.1", "failed", "timeout: no answer"),
         ("2", "", "completed", ""),
@@ -114,9 +114,9 @@ def test_an_answer_that_came_from_the_journal_says_so() -> None:
     assert lines[1].answered_by == "provider, then journal"
 
 
-def test_what_was_lost_with_a_worker_is_told_with_its_attempt() -> None:
+def test_an_interrupted_execution_is_described_in_its_attempts_line() -> None:
     lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
-    brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
-    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
-    line = next(each for each in all_lines(task_record(steps=(step,), calls=())) if each.kind == "attempt")
+    completed = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, completed)),))
+    line = next(line for line in all_lines(task_record(steps=(step,), calls=())) if line.kind == "attempt")
     assert line.error == "execution 1 interrupted (worker gone), taken up again after 2.00 s"

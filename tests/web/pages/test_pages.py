@@ -1,4 +1,4 @@
-"""The pages over HTTP: who sees what, and what they show."""
+"""The task list and the task page: access, and what they show."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from tests.records import call_record, calls, task_record, unreported_call
 from tests.web.fakes import make_ticket
 from tests.web.pages.visitor import TASK, PagesTaskService, Tags, sign_in, text
 
-# Who sees what.
-
 
 def test_a_task_of_another_tenant_does_not_exist(browser: FlaskClient) -> None:
     sign_in(browser, "acme-read")
-    theirs, none = browser.get("/pages/tasks/globex:T-1"), browser.get("/pages/tasks/acme:T-99")
-    assert theirs.status_code == none.status_code == 404
-    assert text(theirs) == text(none)
-    assert theirs.content_type == "text/html; charset=utf-8"
+    other, missing = browser.get("/pages/tasks/globex:T-1"), browser.get("/pages/tasks/acme:T-99")
+    assert other.status_code == missing.status_code == 404
+    assert text(other) == text(missing)
+    assert other.content_type == "text/html; charset=utf-8"
     assert "globex" not in browser.get("/pages/tasks").text
 
 
 @pytest.mark.parametrize("path", ["/pages/tasks", f"/pages/tasks/{TASK}"])
-def test_a_token_without_the_role_is_told_so(browser: FlaskClient, path: str) -> None:
+def test_a_token_without_the_role_is_refused(browser: FlaskClient, path: str) -> None:
     sign_in(browser, "acme-submit")
     answer = browser.get(path)
     assert answer.status_code == 403
@@ -43,9 +41,6 @@ def test_the_api_does_not_take_the_cookie(browser: FlaskClient) -> None:
     assert browser.get("/tasks").status_code == 401
 
 
-# The list.
-
-
 def test_the_list_has_the_newest_first_with_status_outcome_and_cost(browser: FlaskClient) -> None:
     sign_in(browser)
     answer = browser.get("/pages/tasks")
@@ -55,7 +50,7 @@ def test_the_list_has_the_newest_first_with_status_outcome_and_cost(browser: Fla
     assert "acme:T-2 2026-01-01 00:00:01 running not recorded yet" in seen
 
 
-def test_the_list_goes_on_from_page_to_page(browser: FlaskClient, service: PagesTaskService) -> None:
+def test_the_list_has_pages(browser: FlaskClient, service: PagesTaskService) -> None:
     for number in range(60):
         service.submit(make_ticket(f"M-{number}"))
     sign_in(browser)
@@ -71,18 +66,15 @@ def test_the_list_goes_on_from_page_to_page(browser: FlaskClient, service: Pages
 
 
 @pytest.mark.parametrize("before", ["x", "-1", "1' OR 1=1", "9" * 30])
-def test_a_cursor_that_is_none_shows_the_newest(browser: FlaskClient, before: str) -> None:
+def test_a_malformed_cursor_shows_the_newest(browser: FlaskClient, before: str) -> None:
     sign_in(browser)
     assert "globex:T-1" in browser.get("/pages/tasks", query_string={"before": before}).text
 
 
-def test_an_empty_list_says_what_to_do(service: PagesTaskService, browser: FlaskClient) -> None:
+def test_an_empty_list_names_the_command(service: PagesTaskService, browser: FlaskClient) -> None:
     service._views.clear()
     sign_in(browser)
     assert "There is no task yet." in text(browser.get("/pages/tasks"))
-
-
-# The record.
 
 
 def test_the_record_has_money_tokens_time_and_a_lane_a_step(browser: FlaskClient, records: FakeRecords) -> None:
@@ -108,13 +100,13 @@ def test_the_table_has_the_same_content_as_the_drawing(browser: FlaskClient) -> 
     tags.feed(page)
     classes = [(tag, set((attributes.get("class") or "").split()), attributes) for tag, attributes in tags.found]
     for kind, count in (("attempt", 7), ("call", 4)):
-        rects = [given for tag, names, given in classes if tag == "rect" and kind in names]
-        bars = [given for given in rects if "%" in (given["width"] or "")]  # the legend's are in pixels
+        rects = [rect for tag, names, rect in classes if tag == "rect" and kind in names]
+        bars = [rect for rect in rects if "%" in (rect["width"] or "")]  # the legend's are in pixels
         lines = [names for tag, names, _ in classes if tag == "tr" and kind in names and "why" not in names]
         assert len(bars) == len(lines) == count
 
 
-def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClient, service: PagesTaskService) -> None:
+def test_a_task_without_a_record_shows_its_state(browser: FlaskClient, service: PagesTaskService) -> None:
     service.wait_for_a_person("acme:T-2")
     sign_in(browser)
     answer = browser.get("/pages/tasks/acme:T-2")
@@ -124,7 +116,7 @@ def test_a_task_that_is_not_recorded_yet_shows_what_is_known(browser: FlaskClien
     assert "<svg" not in answer.text
 
 
-def test_a_task_that_has_not_ended_says_as_of_when(
+def test_a_task_that_has_not_ended_shows_the_records_time(
     browser: FlaskClient, service: PagesTaskService, records: FakeRecords
 ) -> None:
     running = task_record(task_id="acme:T-2", ended_at=None, status=TaskStatus.RUNNING, outcome=None, refund=None)
@@ -140,7 +132,7 @@ def test_a_task_that_has_not_ended_says_as_of_when(
 
 
 @pytest.mark.parametrize("failure", [Unreachable("the Dapr sidecar does not answer"), TaskNotFound("no ticket")])
-def test_the_record_is_shown_when_nobody_else_knows_the_task(
+def test_the_record_is_shown_if_the_engine_does_not_know_the_task(
     browser: FlaskClient, service: PagesTaskService, failure: Exception
 ) -> None:
     sign_in(browser)
@@ -151,7 +143,7 @@ def test_the_record_is_shown_when_nobody_else_knows_the_task(
     assert "Status completed Outcome refunded" in text(answer)
 
 
-def test_nothing_of_a_record_becomes_markup(browser: FlaskClient, records: FakeRecords) -> None:
+def test_texts_of_a_record_are_escaped(browser: FlaskClient, records: FakeRecords) -> None:
     evil = "<script>alert(1)</script>"
     call = call_record(model=evil, error=f'"{evil}')
     records.records[TASK] = task_record(version=evil, calls=(call,))

@@ -1,4 +1,4 @@
-"""Who gets in: the form, the cookie, the session, and forms that come from elsewhere."""
+"""Signing in and out: form, cookie, session, and forms from other origins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_without_a_session_every_page_leads_to_the_form_and_back(browser: FlaskC
     assert sign_in(browser, next=html.unescape(wanted[1])).location == path
 
 
-def test_the_form_takes_a_token_and_nothing_remembers_it(browser: FlaskClient) -> None:
+def test_the_token_is_not_sent_back(browser: FlaskClient) -> None:
     form = browser.get("/signin").text
     assert re.search(r'<input id="token" name="token" type="password" autocomplete="off"', form)
     answer = sign_in(browser)
@@ -37,10 +37,10 @@ def test_the_form_takes_a_token_and_nothing_remembers_it(browser: FlaskClient) -
     assert secret("root") not in str(answer.headers) + answer.text
 
 
-def test_whoever_may_decide_and_not_read_is_led_to_the_inbox_and_to_no_dead_end(browser: FlaskClient) -> None:
+def test_a_token_with_approve_only_is_redirected_to_the_inbox(browser: FlaskClient) -> None:
     sign_in(browser, who="acme-approve")
-    listed = browser.get("/pages/tasks")
-    assert (listed.status_code, urlsplit(listed.location).path) == (303, "/pages/inbox")
+    answer = browser.get("/pages/tasks")
+    assert (answer.status_code, urlsplit(answer.location).path) == (303, "/pages/inbox")
     inbox = browser.get("/pages/inbox").text
     assert 'href="/pages/tasks"' not in inbox
     assert 'href="/pages/inbox"' in browser.get(f"/pages/tasks/{TASK}").text, "an error leads there too"
@@ -56,7 +56,7 @@ def test_the_cookie_is_for_this_site_and_no_script(browser: FlaskClient) -> None
 
 
 @pytest.mark.parametrize(("base", "origin"), [("https://localhost", "https://localhost"), (HERE, "https://localhost")])
-def test_over_https_the_cookie_stays_there(browser: FlaskClient, base: str, origin: str) -> None:
+def test_over_https_the_cookie_is_secure(browser: FlaskClient, base: str, origin: str) -> None:
     answer = browser.post("/signin", data={"token": secret("root")}, headers={"Origin": origin}, base_url=base)
     assert "Secure" in answer.headers["Set-Cookie"]
 
@@ -78,7 +78,7 @@ def test_a_wrong_token_gets_the_form_again_and_no_session(browser: FlaskClient, 
     "origin", ["http://evil.example", "null", "", "http://localhost.evil.example", "http://localhost:81"]
 )
 @pytest.mark.parametrize("path", ["/signin", "/signout"])
-def test_a_form_from_elsewhere_is_not_taken(browser: FlaskClient, origin: str, path: str) -> None:
+def test_a_form_from_another_origin_is_refused(browser: FlaskClient, origin: str, path: str) -> None:
     if path == "/signout":
         sign_in(browser)
     answer = browser.post(path, data={"token": secret("root")}, headers={"Origin": origin} if origin else {})
@@ -94,11 +94,11 @@ def test_a_form_from_elsewhere_is_not_taken(browser: FlaskClient, origin: str, p
         *("/pages\\evil", "/pages/tasks\r\nX: y", "/tasks", "pages/tasks", "/pagesevil", "", "/pages/@evil.example"),
     ],
 )
-def test_a_sign_in_leads_to_pages_of_ours_only(browser: FlaskClient, wanted: str) -> None:
+def test_a_sign_in_redirects_only_to_the_agents_pages(browser: FlaskClient, wanted: str) -> None:
     assert sign_in(browser, next=wanted).location == "/pages/tasks"
 
 
-def test_after_signing_out_the_old_cookie_opens_nothing(browser: FlaskClient) -> None:
+def test_after_signing_out_the_old_cookie_is_invalid(browser: FlaskClient) -> None:
     sign_in(browser)
     cookie = browser.get_cookie(COOKIE)
     assert cookie
@@ -121,19 +121,19 @@ def test_signing_in_again_ends_the_session_before(browser: FlaskClient) -> None:
     assert browser.get("/pages/tasks").status_code == 303
 
 
-def test_a_session_of_a_token_that_was_taken_away_opens_nothing(browser: FlaskClient, sessions: FakeSessions) -> None:
+def test_a_session_of_a_revoked_token_is_invalid(browser: FlaskClient, sessions: FakeSessions) -> None:
     sign_in(browser)
     for session_id in sessions.open:
         sessions.open[session_id] = "0" * 64
     assert browser.get("/pages/tasks").status_code == 303
 
 
-def test_what_is_kept_of_a_session_is_the_tokens_digest(browser: FlaskClient, sessions: FakeSessions) -> None:
+def test_a_session_stores_the_tokens_digest(browser: FlaskClient, sessions: FakeSessions) -> None:
     sign_in(browser)
     assert list(sessions.open.values()) == [digest_of(secret("root"))]
 
 
-def test_a_page_is_named_as_a_local_one() -> None:
+def test_local_pages_are_accepted() -> None:
     for page in (
         "/pages",
         "/pages/tasks",

@@ -1,4 +1,4 @@
-"""What stands above the drawing, and the words and marks of all figures."""
+"""The summary of a task's page, and the texts and marks of figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summary_of(record: TaskRecord) -> Summary:
     return make_summary(record, record_digits(record))
 
 
-def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
+def test_costs_are_split_by_kind_and_estimated_part() -> None:
     summary = summary_of(task_record(calls=tuple(call for call in calls() if call.number == 1)))
     (total,) = summary.totals
     assert total.text == "~0.003243 USD"
@@ -35,25 +35,25 @@ def test_money_says_what_it_is_for_and_how_much_is_a_guess() -> None:
     assert not summary.gaps
 
 
-def test_a_task_without_reruns_says_so() -> None:
+def test_a_task_without_wasted_work_says_so() -> None:
     (total,) = summary_of(task_record(calls=(call_record(),))).totals
-    told = {fact.name: fact.text for fact in total.parts}
-    assert (told["wasted: work without a result"], told["estimated part of all this"]) == ("none", "none")
+    texts = {fact.name: fact.text for fact in total.parts}
+    assert (texts["wasted: work without a result"], texts["estimated part of all this"]) == ("none", "none")
     assert not total.text.startswith("~")
 
 
-def test_what_has_no_price_is_no_zero() -> None:
+def test_an_unpriced_charge_is_not_zero() -> None:
     summary = summary_of(task_record(calls=(call_record(model="nobody-knows-it"),)))
     assert summary.totals[0].text.endswith("USD + ?")
     assert summary.gaps == ("3 lines are unpriced: the price book has no price for nobody-knows-it.",)
 
 
-def test_a_model_that_nobody_named_is_told_by_its_component() -> None:
+def test_an_unnamed_model_is_described_by_its_component() -> None:
     summary = summary_of(task_record(calls=(call_record(model=""),)))
     assert "no price for the unnamed model of component llm." in summary.gaps[0]
 
 
-def test_what_was_not_counted_is_no_zero() -> None:
+def test_unreported_usage_is_not_zero() -> None:
     call = call_record(usage=NOT_REPORTED)
     summary = summary_of(task_record(calls=(call,)))
     assert summary.totals[0].text.endswith("USD + ?")
@@ -61,9 +61,9 @@ def test_what_was_not_counted_is_no_zero() -> None:
     assert {fact.name: fact.text for fact in summary.tokens}["input"] == "?"
 
 
-def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
-    told = {fact.name: fact.text for fact in summary_of(task_record()).tokens}
-    assert told == {
+def test_tokens_of_all_and_of_wasted_calls() -> None:
+    texts = {fact.name: fact.text for fact in summary_of(task_record()).tokens}
+    assert texts == {
         "model calls": "4",
         "input": "~4,200",
         "of which cached": "300 + ?",
@@ -73,10 +73,10 @@ def test_tokens_of_all_calls_and_of_those_in_vain() -> None:
     }
 
 
-def test_of_no_input_no_part_is_unknown() -> None:
+def test_no_part_of_zero_input_is_unknown() -> None:
     free = call_record(usage=NOTHING)
-    told = {fact.name: fact.text for fact in summary_of(task_record(calls=(call_record(), free))).tokens}
-    assert told["of which cached"] == "100"
+    texts = {fact.name: fact.text for fact in summary_of(task_record(calls=(call_record(), free))).tokens}
+    assert texts["of which cached"] == "100"
 
 
 def test_time_is_split_into_its_parts() -> None:
@@ -87,9 +87,9 @@ def test_time_is_split_into_its_parts() -> None:
     ]
 
 
-def test_the_record_alone_says_how_the_task_ended() -> None:
-    told = {fact.name: fact.text for fact in state_facts(None, task_record())}
-    assert told == {
+def test_the_state_comes_from_the_record_without_a_view() -> None:
+    texts = {fact.name: fact.text for fact in state_facts(None, task_record())}
+    assert texts == {
         "Status": "completed",
         "Outcome": "refunded",
         "Refund": "49.90 EUR for order AC-10442, refund R-1",
@@ -116,14 +116,14 @@ def test_no_charge_is_an_empty_cell_and_not_zero() -> None:
     assert page_texts.money_cell((), Digits({}, rounded=False)).lines == ()
 
 
-def test_the_cell_keeps_every_digit_for_who_asks() -> None:
+def test_a_cells_hint_has_all_digits() -> None:
     assert page_texts.money_cell(task_record().charges, Digits({}, rounded=False)).exact.startswith("0.00370097500 USD")
 
 
-def test_pauses_are_named_by_what_was_waited_for() -> None:
+def test_a_pauses_text_names_what_the_task_waited_for() -> None:
     spans = [Span(TimePart.WAITING, at(0), at(1), label) for label in ("decision", "resume", "parcel", "")]
-    told = [page_texts.pause_text(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
-    assert told == [
+    texts = [page_texts.pause_text(span) for span in (*spans, Span(TimePart.BACK_OFF, at(0), at(1)))]
+    assert texts == [
         "waiting for a person's decision",
         "parked until resumed",
         "waiting for parcel",

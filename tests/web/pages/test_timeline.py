@@ -1,4 +1,4 @@
-"""The drawing: a lane a step, bars for attempts and model calls, bands for pauses."""
+"""The time line: a lane for each step, bars for attempts and model calls, bands for pauses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def timeline_of(record: TaskRecord) -> Timeline:
     return make_timeline(record, record_digits(record))
 
 
-def test_a_lane_a_step_in_order_with_its_bars() -> None:
+def test_each_step_has_a_lane_with_its_bars() -> None:
     drawing = timeline_of(task_record())
     assert [lane.name for lane in drawing.lanes] == [f"{step.step} {step.name}" for step in steps()]
     assert [len(lane.calls) for lane in drawing.lanes] == [1, 0, 2, 0, 1, 0, 0]
@@ -38,13 +38,13 @@ def test_bars_lie_inside_the_drawing_and_calls_inside_their_attempt() -> None:
             assert bar.left + bar.width <= attempt.left + attempt.width + 0.01
 
 
-def test_an_interrupted_call_is_in_vain_and_ends_when_its_step_asked_again() -> None:
+def test_an_interrupted_call_is_wasted_and_ends_at_the_steps_next_call() -> None:
     interrupted, settled = timeline_of(task_record()).lanes[2].calls
     assert (interrupted.wasted, settled.wasted) == (True, False)
     assert interrupted.left + interrupted.width == pytest.approx(settled.left, abs=0.01)
 
 
-def test_what_took_no_time_is_still_shown() -> None:
+def test_very_short_work_is_still_visible() -> None:
     step = step_record(attempts=(attempt_record(69.999999, 0),))
     (lane,) = timeline_of(task_record(steps=(step,), calls=(), pauses=())).lanes
     assert lane.attempts[0].width >= 0.5
@@ -81,15 +81,17 @@ def test_a_step_that_still_runs_reaches_to_the_time_of_the_record() -> None:
     assert lane.calls[0].state == "started"
 
 
-def test_the_drawing_says_in_words_what_it_shows() -> None:
-    told = timeline_of(task_record()).description
-    assert told.startswith("7 steps in 1 min 10 s, 4 model calls, 1 of them wasted. Pauses: waiting for a person")
+def test_the_drawing_has_a_description() -> None:
+    description = timeline_of(task_record()).description
+    assert description.startswith(
+        "7 steps in 1 min 10 s, 4 model calls, 1 of them wasted. Pauses: waiting for a person"
+    )
 
 
-def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause() -> None:
+def test_an_interrupted_execution_has_a_separate_bar_and_the_restart_is_a_pause() -> None:
     lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
-    brought = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
-    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, brought)),))
+    completed = Execution(2, "w-2", at(5), at(6), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", attempts=(attempt_record(1, 5, executions=(lost, completed)),))
     pauses = (Span(TimePart.RESTART, at(3), at(5)),)
     drawing = timeline_of(task_record(steps=(step,), calls=(), pauses=pauses, ended_at=at(10)))
     first, second = drawing.lanes[0].attempts
@@ -98,10 +100,10 @@ def test_what_was_lost_with_a_worker_is_a_bar_of_its_own_and_the_restart_a_pause
     assert drawing.bands[0].hint.startswith("waiting for the restart, ")
 
 
-def test_a_call_that_was_lost_with_its_worker_ends_when_its_execution_did() -> None:
+def test_a_call_that_was_lost_with_its_worker_ends_with_its_execution() -> None:
     lost = Execution(1, "w-1", at(1.2), at(3), ExecutionOutcome.INTERRUPTED, Cause.WORKER_GONE)
-    brought = Execution(2, "w-2", at(5), at(6.2), ExecutionOutcome.COMPLETED)
-    step = step_record("draft_refund", 3, attempts=(attempt_record(1.2, 5, executions=(lost, brought)),))
+    completed = Execution(2, "w-2", at(5), at(6.2), ExecutionOutcome.COMPLETED)
+    step = step_record("draft_refund", 3, attempts=(attempt_record(1.2, 5, executions=(lost, completed)),))
     drawing = timeline_of(task_record(steps=(step,), calls=calls()[1:3], pauses=(), ended_at=at(10)))
     interrupted, settled = drawing.lanes[0].calls
     assert [interrupted.left + interrupted.width, settled.left] == pytest.approx([30, 58])

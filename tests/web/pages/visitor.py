@@ -1,4 +1,4 @@
-"""What the pages' tests share: a service that lists the newest first, a clock, a visitor who signs in and reads."""
+"""Shared by the tests of pages: in-memory services, a fixed time, signing in, and reading a page's text and tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.domain.models import Case, Inbox, TaskPage, TaskStatus, TaskView
+from app.domain.models import Case, Inbox, TaskPage, TaskStatus
 from tests.web.fakes import FakeTaskService, secret
 
 HERE = "http://localhost"
@@ -20,12 +20,12 @@ NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 class PagesTaskService(FakeTaskService):
-    """A service that lists the newest first."""
+    """The task service with the methods that only the pages use."""
 
     def newest(
         self, tenants: frozenset[str] | None, limit: int, before: str | None, status: TaskStatus | None = None
     ) -> TaskPage:
-        """The cursor is the number of the last task."""
+        """Newest first; the cursor is the number of the last task."""
         views = self.list(tenants, status, 1_000_000, None).tasks
         end = int(before) - 1 if before else len(views)
         page = list(enumerate(views, start=1))[:end][::-1][:limit]
@@ -33,7 +33,7 @@ class PagesTaskService(FakeTaskService):
         return TaskPage(tasks=tuple(view for _, view in page), next_after=more)
 
     def count(self, tenants: frozenset[str] | None, status: TaskStatus | None) -> int:
-        """How many there are."""
+        """The number of tasks."""
         return len(self.list(tenants, status, 1_000_000, None).tasks)
 
     def inbox(
@@ -45,9 +45,9 @@ class PagesTaskService(FakeTaskService):
         limit: int,
         after: str | None,
     ) -> Inbox:
-        """What waits; the cursor is a number of the list."""
+        """The waiting tasks; the cursor is a position in the list."""
         waiting = self.list(tenants, TaskStatus.WAITING, 1_000_000, None).tasks
-        found = [
+        matching = [
             view
             for view in waiting
             if narrowed_to in (None, view.tenant)
@@ -57,53 +57,49 @@ class PagesTaskService(FakeTaskService):
                 or (view.question and datetime.fromisoformat(view.question.asked_at) < asked_before)
             )
         ]
-        begin = int(after or 0)
-        shown = found[begin : begin + limit]
+        start = int(after or 0)
+        shown = matching[start : start + limit]
         return Inbox(
             cases=tuple(Case(task=view, ticket=self.ticket(view.task_id)) for view in shown),
-            total=len(found),
+            total=len(matching),
             reasons=dict(Counter(view.waiting_for or "" for view in waiting)),
             tenants=dict(Counter(view.tenant for view in waiting)),
-            next_after=str(begin + limit) if len(found) > begin + limit else None,
+            next_after=str(start + limit) if len(matching) > start + limit else None,
         )
 
 
-def _asked_at(view: TaskView) -> datetime:
-    return datetime.fromisoformat(view.question.asked_at if view.question else view.created_at)
-
-
 class FakeSessions:
-    """Sessions in memory, which never end by themselves."""
+    """Sessions in memory, which never expire."""
 
     def __init__(self) -> None:
         self.open: dict[str, str] = {}
-        self.begun = 0
+        self.started = 0
 
     def begin(self, holder: str) -> str:
-        """As long an id as the real ones."""
-        self.begun += 1
-        session_id = f"session-{self.begun}-".ljust(43, "x")
+        """Opens a session with an id as long as the real ones."""
+        self.started += 1
+        session_id = f"session-{self.started}-".ljust(43, "x")
         self.open[session_id] = holder
         return session_id
 
     def find(self, session_id: str | None) -> str | None:
-        """The holder."""
+        """The holder of the session, or None."""
         return self.open.get(session_id or "")
 
     def end(self, session_id: str | None) -> None:
-        """Forgets it."""
+        """Ends the session."""
         self.open.pop(session_id or "", None)
 
 
 class Tags(HTMLParser):
-    """What a page is made of."""
+    """The start tags of a page with their attributes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Notes a tag."""
+        """Adds a tag."""
         self.found.append((tag, dict(attrs)))
 
 
@@ -113,6 +109,6 @@ def sign_in(browser: FlaskClient, who: str = "root", **options: str) -> TestResp
 
 
 def text(answer: TestResponse) -> str:
-    """What a reader sees of a page, on one line."""
+    """The visible text of a page on one line."""
     body = re.sub(r"<svg.*?</svg>|<head>.*?</head>", "", answer.text, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
