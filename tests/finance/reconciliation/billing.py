@@ -1,4 +1,4 @@
-"""Calls and the bills that a provider would make of them, for the tests of reconciling."""
+"""Calls, and the bills that a provider would send for them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def failed(number: int = 1, start: float = 0.0, seconds: float | None = 1.0, **c
 
 
 def interrupted(number: int = 1, start: float = 0.0, **changes: Any) -> CallRecord:
-    """A call whose worker went away."""
+    """A call whose worker was lost."""
     values: dict[str, Any] = {"state": CallState.INTERRUPTED, "error": "the step was executed again"}
     return failed(number, start, None, **values | changes)
 

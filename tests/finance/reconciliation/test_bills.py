@@ -228,7 +228,7 @@ def test_bad_csv_is_named(text: str, said: str) -> None:
         ),
     ],
 )
-def test_csv_that_says_two_things_is_refused(text: str, said: str) -> None:
+def test_contradictory_csv_is_refused(text: str, said: str) -> None:
     assert said in refusal(text)
 
 
@@ -243,7 +243,7 @@ def test_csv_that_says_two_things_is_refused(text: str, said: str) -> None:
         ('{"rows": 3}', "3 is not a list"),
     ],
 )
-def test_what_is_no_bill_is_refused(text: str, said: str) -> None:
+def test_a_file_that_is_not_a_bill_is_refused(text: str, said: str) -> None:
     assert said in refusal(text)
 
 

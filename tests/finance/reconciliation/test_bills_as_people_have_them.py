@@ -1,4 +1,4 @@
-"""Bills in the forms that providers, spreadsheets and people give them: read, or refused with what to do about it."""
+"""Bills in the forms of providers, spreadsheets and people are read, or refused with a remedy."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_openais_costs_alone_or_beside_its_usage() -> None:
     assert "is not a currency" in refusal(openai_costs(line | {"amount": {"value": 1, "currency": "dollars"}}))
 
 
-def test_bills_of_two_providers_are_held_against_the_record_one_by_one() -> None:
+def test_bills_of_two_providers_are_reconciled_one_by_one() -> None:
     said = refusal(json.dumps(openai_page(0, more=False)), json.dumps(anthropic_page(0, CLAUDE)))
     assert "these are several bills: bill1" in said
     assert "(anthropic-usage); reconcile them one after the other" in said
@@ -231,7 +231,7 @@ def test_utf_16_without_a_mark() -> None:
         (b"\xff\xfe\x00\xd8", "is not UTF-16-LE"),
     ],
 )
-def test_other_files_are_named_with_the_way_to_convert_them(raw: bytes, said: str) -> None:
+def test_other_file_types_are_named_with_a_remedy(raw: bytes, said: str) -> None:
     with pytest.raises(BadBill) as error:
         text_of("b", raw)
     assert said in str(error.value)
@@ -261,11 +261,11 @@ def test_columns_by_the_names_that_people_give_them(names: str) -> None:
         ("start_time,model,input_tokens,output_tokens,x", "it has a start and no end"),
     ],
 )
-def test_columns_that_may_be_two_things_are_refused(names: str, said: str) -> None:
+def test_ambiguous_columns_are_refused(names: str, said: str) -> None:
     assert said in refusal(f"{names}\n2026-11-20T12:00:00Z,gpt-5-mini,100,10,56\n")
 
 
-def test_a_column_with_a_quantity_that_nobody_read_is_named_with_its_sum() -> None:
+def test_an_unread_quantity_is_named_with_its_sum() -> None:
     text = "time,model,input_tokens,output_tokens,audio_seconds,comment,project_id,batch_requests\n"
     bill = parse_bill("b", text + "2026-11-20T12:00:00Z,m,1,2,30,12,77,0\n2026-11-20T12:00:01Z,m,1,2,12,x,77,0\n")
     assert bill.extra_quantities == ("audio_seconds (42)",)
@@ -304,7 +304,7 @@ def test_times_as_people_write_them(text: str, expected: datetime) -> None:
         ("9999-12-31T23:59:59-12:00", "is not a time"),
     ],
 )
-def test_times_that_are_none(text: str, said: str) -> None:
+def test_invalid_times_are_refused(text: str, said: str) -> None:
     assert said in refusal(f"{HEADER}{text},m,1,2\n")
 
 
@@ -342,13 +342,13 @@ def test_amounts_with_either_sign_before_decimals(costs: tuple[str, ...], expect
         (("9" * 5000,), "is not an amount of money"),
     ],
 )
-def test_amounts_that_may_be_two_things_are_refused(costs: tuple[str, ...], said: str) -> None:
+def test_ambiguous_amounts_are_refused(costs: tuple[str, ...], said: str) -> None:
     with pytest.raises(BadBill) as error:
         priced(*costs)
     assert said in str(error.value)
 
 
-def test_whole_numbers_that_may_be_two_things_are_refused() -> None:
+def test_ambiguous_whole_numbers_are_refused() -> None:
     assert "input_tokens '1.000' is not a number" in refusal(f"{HEADER}2026-11-20T12:00:00Z,m,1.000,2\n")
     semicolons = HEADER.replace(",", ";") + "2026-11-20T12:00:00Z;m;1,000;2\n"
     assert parse_bill("b", semicolons).rows[0].count.input_tokens == 1000

@@ -1,4 +1,4 @@
-"""Pairing requests with calls finds as many pairs as there can be: held against trying them all."""
+"""Matching pairs as many requests with calls as possible: compared with trying all pairings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ COUNTS = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([1, 1, None])), m
 REQUESTS = st.lists(st.tuples(st.integers(0, 12), SIZES), max_size=5)
 
 
-def made(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
-    """Calls, some of them in vain; the paid ones as the provider reported them, or as we estimated them."""
+def calls_from(calls: Sequence[tuple[int, int, int, bool]], *, reported: bool) -> list[CallRecord]:
+    """Calls, some of them failed; the usage of the paid ones is reported by the provider, or estimated."""
     records = []
-    for number, (start, seconds, size, vain) in enumerate(calls):
+    for number, (start, seconds, size, fails) in enumerate(calls):
         usage = (
             TokenUsage(input_tokens=size, output_tokens=10, cached_tokens=40)
             if reported
             else TokenUsage(input_tokens=size, output_tokens=10, basis=UsageBasis.ESTIMATED)
         )
         paid = call(number, start, seconds, entered=size, usage=usage)
-        records.append(failed(number, start, seconds, entered=size) if vain else paid)
+        records.append(failed(number, start, seconds, entered=size) if fails else paid)
     return records
 
 
@@ -53,14 +53,14 @@ def most(matching: Matching, slots: Sequence[Slot]) -> int:
 
 
 @given(CALLS.filter(lambda calls: len(calls) <= 3), REQUESTS.filter(lambda rows: len(rows) <= 4), COUNTS, st.booleans())
-def test_of_the_surest_slots_as_many_are_filled_as_can_be(
+def test_as_many_slots_of_the_first_ranks_are_filled_as_possible(
     calls: list[tuple[int, int, int, bool]],
     requests: list[tuple[int, int]],
     counts: list[tuple[int, int | None]],
     reported: bool,
 ) -> None:
     rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
-    matching = matching_of(made(calls, reported=reported), rows, counts)
+    matching = matching_of(calls_from(calls, reported=reported), rows, counts)
     slots = list(matching.slots())
     for rank in Rank:
         upto = [slot for slot in slots if slot.rank <= rank]
@@ -70,14 +70,14 @@ def test_of_the_surest_slots_as_many_are_filled_as_can_be(
 
 
 @given(CALLS, REQUESTS, COUNTS, st.booleans())
-def test_each_request_and_each_slot_stands_in_one_pair(
+def test_each_request_and_each_slot_is_in_at_most_one_pair(
     calls: list[tuple[int, int, int, bool]],
     requests: list[tuple[int, int]],
     counts: list[tuple[int, int | None]],
     reported: bool,
 ) -> None:
     rows = [request(f"row {number}", when + 0.5, size) for number, (when, size) in enumerate(requests)]
-    matching = matching_of(made(calls, reported=reported), rows, counts)
+    matching = matching_of(calls_from(calls, reported=reported), rows, counts)
     assert {index: slot for slot, index in matching.row_of.items()} == matching.slot_of
     for slot, index in matching.row_of.items():
         assert index in set(matching.fitting(slot, tight=False))
@@ -85,7 +85,7 @@ def test_each_request_and_each_slot_stands_in_one_pair(
 
 
 def test_an_exchange_reaches_through_several_calls() -> None:
-    """Three estimated calls, whose nearest requests leave the last without one, unless two of them exchange theirs."""
+    """Three estimated calls: pairing the nearest requests leaves the last without one, unless two are exchanged."""
     usages = [TokenUsage(input_tokens=size, output_tokens=10, basis=UsageBasis.ESTIMATED) for size in (100, 100, 100)]
     calls = [
         call(1, 0, 3, entered=100, usage=usages[0]),

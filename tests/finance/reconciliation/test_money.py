@@ -1,4 +1,4 @@
-"""The money of a bill against our charges: a price that is another one is told from tokens that are other ones."""
+"""The money of a bill and our charges: a different price is distinguished from different tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def day_bill(money: str | None, count: Count | None = None, **changes: Any) -> B
     return Bill(**values | {"counts": count is not None, "providers": frozenset({"openai"})} | changes)
 
 
-def held(bill: Bill, booked: Sequence[Charge] | None = None, used: TokenUsage = USED) -> Reconciliation:
+def reconciled(bill: Bill, booked: Sequence[Charge] | None = None, used: TokenUsage = USED) -> Reconciliation:
     booked = charges() if booked is None else booked
     return reconcile([call(1, model="listed", usage=used)], bill, None, (), booked, rates_of(BOOK))
 
@@ -51,7 +51,7 @@ SAME = Count(1, 1_000_000, 400_000, 100_000)
 
 
 def test_equal_money_agrees_and_says_what_was_compared() -> None:
-    result = held(day_bill("0.832", SAME))
+    result = reconciled(day_bill("0.832", SAME))
     (cell,) = result.money
     assert (cell.outcome, cell.contracted, cell.listed, cell.difference) == (
         MoneyOutcome.AGREES,
@@ -69,18 +69,18 @@ def test_equal_money_agrees_and_says_what_was_compared() -> None:
 
 @pytest.mark.parametrize(("money", "agrees"), [("0.83", True), ("0.84", False), ("0.8", False), ("0.832001", False)])
 def test_money_is_compared_as_far_as_the_bill_writes_it(money: str, *, agrees: bool) -> None:
-    assert held(day_bill(money)).agrees is agrees
+    assert reconciled(day_bill(money)).agrees is agrees
 
 
 def test_the_list_price_in_place_of_the_agreed_one_is_named() -> None:
     for count in (SAME, None):
-        result = held(day_bill("1.04", count))
+        result = reconciled(day_bill("1.04", count))
         assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.LIST_PRICE, False)
         assert "1 of 1 sums differ: billed at the list price, not at the agreed one." in verdict(result)
 
 
 def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> None:
-    result = held(day_bill("0.932", SAME))
+    result = reconciled(day_bill("0.932", SAME))
     (cell,) = result.money
     assert (cell.outcome, result.agrees, result.unexplained_tokens) == (MoneyOutcome.OTHER_PRICE, False, 0)
     assert cell.implied == {
@@ -95,33 +95,33 @@ def test_another_price_with_equal_tokens_names_the_price_that_is_implied() -> No
 
 def test_one_kind_of_token_alone_has_one_price() -> None:
     used = TokenUsage(input_tokens=1_000_000, output_tokens=0, cached_tokens=0)
-    result = held(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
+    result = reconciled(day_bill("1.20", Count(1, 1_000_000, 0, 0)), charges(used), used)
     assert result.money[0].implied == {Meter.INPUT: Decimal("1.2")}
 
 
-def test_other_tokens_at_our_prices_are_a_matter_of_tokens() -> None:
+def test_other_tokens_at_our_prices_are_a_difference_of_tokens() -> None:
     twice = Count(2, 2_000_000, 800_000, 200_000)
-    result = held(day_bill("1.664", twice))
+    result = reconciled(day_bill("1.664", twice))
     assert (result.money[0].outcome, result.money[0].expected) == (MoneyOutcome.TOKENS, 2 * OURS)
     assert result.unexplained_tokens > 0
     assert not result.agrees
-    assert held(day_bill("2.08", twice)).money[0].outcome is MoneyOutcome.LIST_PRICE
-    assert held(day_bill("3.00", twice)).money[0].outcome is MoneyOutcome.OTHER_PRICE
+    assert reconciled(day_bill("2.08", twice)).money[0].outcome is MoneyOutcome.LIST_PRICE
+    assert reconciled(day_bill("3.00", twice)).money[0].outcome is MoneyOutcome.OTHER_PRICE
 
 
 def test_where_the_bill_does_not_say_what_was_cached_ours_is_taken() -> None:
-    result = held(day_bill("0.832", Count(1, 1_000_000, None, 100_000)))
+    result = reconciled(day_bill("0.832", Count(1, 1_000_000, None, 100_000)))
     assert result.agrees
     assert "cached tokens (not on this bill)" in not_compared(result)
     assert "they agree to the token, cached ones not compared." in verdict(result)
     unsure = Count(2, 2_000_000, None, 200_000)
-    assert held(day_bill("1.664", unsure)).money[0].outcome is MoneyOutcome.TOKENS
-    assert held(day_bill("9.9", unsure)).money[0].outcome is MoneyOutcome.OTHER_PRICE
+    assert reconciled(day_bill("1.664", unsure)).money[0].outcome is MoneyOutcome.TOKENS
+    assert reconciled(day_bill("9.9", unsure)).money[0].outcome is MoneyOutcome.OTHER_PRICE
 
 
 def test_a_bill_of_money_alone() -> None:
-    assert held(day_bill("0.832")).agrees
-    result = held(day_bill("0.9"))
+    assert reconciled(day_bill("0.832")).agrees
+    result = reconciled(day_bill("0.9"))
     assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.DIFFERS, False)
     assert (result.cells, result.findings) == ((), ())
     assert "tokens (not on this bill)" in not_compared(result)
@@ -130,14 +130,14 @@ def test_a_bill_of_money_alone() -> None:
 
 def test_what_is_estimated_may_be_off() -> None:
     guessed = [*charges(), *charges(replace(USED, basis=UsageBasis.ESTIMATED), 2)]
-    assert held(day_bill("0.90"), guessed).money[0].outcome is MoneyOutcome.ESTIMATES
-    assert held(day_bill("0.80"), guessed).money[0].outcome is MoneyOutcome.DIFFERS, "less than what was reported"
-    assert held(day_bill("9.90"), guessed).money[0].outcome is MoneyOutcome.DIFFERS
+    assert reconciled(day_bill("0.90"), guessed).money[0].outcome is MoneyOutcome.ESTIMATES
+    assert reconciled(day_bill("0.80"), guessed).money[0].outcome is MoneyOutcome.DIFFERS, "less than what was reported"
+    assert reconciled(day_bill("9.90"), guessed).money[0].outcome is MoneyOutcome.DIFFERS
 
 
 def test_money_that_only_one_side_has() -> None:
     other = replace(day_bill("0.5").amounts[0], model="text-embedding-3-small")
-    result = held(day_bill(None, amounts=(other,), counts=False))
+    result = reconciled(day_bill(None, amounts=(other,), counts=False))
     assert [cell.outcome for cell in result.money] == [MoneyOutcome.NOT_BILLED, MoneyOutcome.NOT_OURS]
     assert not result.agrees
 
@@ -146,20 +146,22 @@ def test_models_together() -> None:
     """OpenAI's costs without group_by name no model."""
     both = [*charges(), *charges(number=2)]
     whole = replace(day_bill("1.664").amounts[0], model="")
-    assert held(day_bill(None, amounts=(whole,), counts=False), both).agrees
-    assert not held(day_bill(None, amounts=(replace(whole, money=Decimal(2)),), counts=False), both).agrees
+    assert reconciled(day_bill(None, amounts=(whole,), counts=False), both).agrees
+    assert not reconciled(day_bill(None, amounts=(replace(whole, money=Decimal(2)),), counts=False), both).agrees
 
 
-def test_what_cannot_be_compared_is_said_and_fails_nothing() -> None:
+def test_amounts_that_cannot_be_compared_are_named_and_do_not_fail() -> None:
     euros = replace(day_bill("0.832").amounts[0], currency="EUR")
-    result = held(day_bill(None, SAME, amounts=(euros,)))
+    result = reconciled(day_bill(None, SAME, amounts=(euros,)))
     assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.OTHER_CURRENCY, True)
     assert any("no exchange rate" in reason for reason in not_compared(result))
     assert "EUR on the bill could not be compared." in verdict(result)
-    nameless = [*charges(model="unheard-of")]
-    result = held(day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), nameless)
+    unpriced = [*charges(model="unheard-of")]
+    result = reconciled(
+        day_bill(None, amounts=(replace(euros, model="unheard-of", currency="USD"),), counts=False), unpriced
+    )
     assert (result.money[0].outcome, result.agrees) == (MoneyOutcome.UNPRICED, True)
-    assert "money (not on this bill)" in not_compared(held(day_bill(None, SAME)))
+    assert "money (not on this bill)" in not_compared(reconciled(day_bill(None, SAME)))
 
 
 def test_charges_of_other_providers_days_and_unknown_ones_are_not_of_this_bill() -> None:
@@ -169,13 +171,13 @@ def test_charges_of_other_providers_days_and_unknown_ones_are_not_of_this_bill()
         *charges(number=3, provider=""),
         *charges(number=4, at=NOW + timedelta(days=1)),
     ]
-    assert held(day_bill("0.832"), others).agrees
+    assert reconciled(day_bill("0.832"), others).agrees
 
 
 def test_requests_are_summed_by_day_and_a_dated_model_is_ours() -> None:
     at = NOW + timedelta(seconds=0.5)
     half = Amount("line 2", "listed-2026-01-31", at, at, Decimal("0.416"), "USD", "openai")
-    result = held(day_bill(None, amounts=(half, half), counts=False))
+    result = reconciled(day_bill(None, amounts=(half, half), counts=False))
     assert [(cell.model, cell.since, cell.outcome) for cell in result.money] == [("listed", DAY, MoneyOutcome.AGREES)]
 
 
@@ -185,4 +187,4 @@ def test_prices_with_tiers_are_compared_in_sum_alone() -> None:
     ours = sum((charge.contracted_cost for charge in booked if charge.contracted_cost), Decimal(0))
     assert rates_of(BOOK)(OPENAI, "tiered", NOW) is None
     amount = replace(day_bill("1").amounts[0], model="tiered", money=ours)
-    assert held(day_bill(None, amounts=(amount,), counts=False), booked).agrees
+    assert reconciled(day_bill(None, amounts=(amount,), counts=False), booked).agrees

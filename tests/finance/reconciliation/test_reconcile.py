@@ -1,4 +1,4 @@
-"""Our record against bills that name each request: zero when they agree, named when it can be, counted when not."""
+"""Our record compared with bills that list each request: differences are explained by a cause, or unexplained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def causes(result: Reconciliation) -> list[DifferenceCause]:
     return [finding.cause for finding in result.findings]
 
 
-def test_what_is_on_both_sides_leaves_nothing() -> None:
+def test_calls_on_both_sides_leave_no_difference() -> None:
     calls = [call(1), call(2, 0.5), call(3, 4000)]
     result = reconcile(calls, bill_of(*map(billed, calls)))
     assert (result.unexplained_tokens, result.findings, result.agreeing) == (0, (), 3)
@@ -40,7 +40,7 @@ def test_what_is_on_both_sides_leaves_nothing() -> None:
     assert verdict(result).endswith("they agree to the token.")
 
 
-def test_nothing_on_both_sides_is_nothing() -> None:
+def test_an_empty_record_agrees_with_an_empty_bill() -> None:
     assert reconcile([], bill_of()).unexplained_tokens == 0
 
 
@@ -115,7 +115,7 @@ def test_a_bill_that_keeps_whole_seconds_is_read_so() -> None:
     assert reconcile([first, second], bill_of(*exact)).unexplained_tokens > 0
 
 
-def test_an_estimate_is_held_against_the_nearest_request() -> None:
+def test_an_estimate_is_paired_with_the_nearest_request() -> None:
     usages = [
         TokenUsage(input_tokens=100, output_tokens=12, basis=UsageBasis.ESTIMATED),
         TokenUsage(input_tokens=100, output_tokens=50, basis=UsageBasis.ESTIMATED),
@@ -168,7 +168,7 @@ def test_calls_of_another_provider_are_not_of_this_bill() -> None:
     assert reconciliation_view(result).calls.other_providers == {"conversation.anthropic": 1}
 
 
-def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
+def test_a_bill_without_a_provider_has_a_remark() -> None:
     calls = [call(1), call(2, 10, provider="conversation.anthropic")]
     result = reconcile(calls, bill_of(billed(calls[0]), format=BillFormat.CSV))
     assert result.unexplained_tokens > 0
@@ -177,10 +177,10 @@ def test_a_bill_that_does_not_say_whose_it_is_says_that() -> None:
     assert reconcile(calls[:1], bill_of(billed(calls[0]))).whose == ("conversation.openai",)
 
 
-@pytest.mark.parametrize("whose", ["openai", ""])
-def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
+@pytest.mark.parametrize("provider", ["openai", ""])
+def test_nobody_bills_calls_of_the_echo_component(provider: str) -> None:
     calls = [call(1), *(call(number, provider="conversation.echo", model="") for number in range(2, 42))]
-    result = reconcile(calls, bill_of(replace(billed(call(1)), provider=whose)))
+    result = reconcile(calls, bill_of(replace(billed(call(1)), provider=provider)))
     assert (result.unexplained_tokens, result.others) == (0, {"conversation.echo": 40})
     assert "40 calls of conversation.echo are not on this bill and were left out: nobody bills them" in set(
         remarks(result)
@@ -198,24 +198,24 @@ def test_nobody_bills_what_the_echo_answered(whose: str) -> None:
         ("aws", "conversation.aws.bedrock", True),
     ],
 )
-def test_whose_bill_may_hold_which_components_calls(provider: str, component: str, *, held: bool) -> None:
+def test_which_providers_bill_may_hold_which_components_calls(provider: str, component: str, *, held: bool) -> None:
     one = call(1, provider=component)
     result = reconcile([one], bill_of(format=BillFormat.CSV, providers=frozenset({provider})))
     assert (result.compared, len(result.findings)) == (int(held), int(held))
 
 
-def test_the_sandbox_plays_everybody_who_speaks_the_protocol_that_it_was_asked_in() -> None:
+def test_the_sandbox_stands_for_all_providers_of_the_called_protocol() -> None:
     calls = [call(1, provider="conversation.ollama"), call(2, 10, provider="conversation.anthropic")]
     result = reconcile(calls, bill_of(billed(calls[0]), providers=frozenset({"openai"})))
     assert (result.unexplained_tokens, result.compared, result.others) == (0, 1, {"conversation.anthropic": 1})
 
 
-def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> None:
-    here, elsewhere = call(1, provider=""), call(2, 10, provider="")
-    result = reconcile([here, elsewhere], bill_of(billed(here)))
+def test_a_call_of_an_unknown_provider_is_on_this_bill_or_on_another() -> None:
+    on_bill, on_other_bill = call(1, provider=""), call(2, 10, provider="")
+    result = reconcile([on_bill, on_other_bill], bill_of(billed(on_bill)))
     assert (result.unexplained_tokens, result.unknown_provider, result.absent, result.agreeing) == (0, 2, 1, 1)
     assert [(finding.cause, finding.call and finding.call.call_id) for finding in result.findings] == [
-        (DifferenceCause.UNKNOWN_PROVIDER, elsewhere.call_id)
+        (DifferenceCause.UNKNOWN_PROVIDER, on_other_bill.call_id)
     ]
     assert any(remark.startswith("2 calls of an unknown provider") for remark in remarks(result))
     assert reconciliation_view(result).model_dump(mode="json")["calls"]["unknown_provider"] == {
@@ -224,7 +224,7 @@ def test_a_call_of_an_unknown_provider_stands_on_this_bill_or_on_another() -> No
     }
 
 
-def test_a_call_of_an_unknown_provider_stands_in_for_no_other() -> None:
+def test_a_call_of_an_unknown_provider_accounts_for_no_other_call() -> None:
     known, unknown = call(1), call(1, 0.2, call_id="unknown", execution_id="e-u", provider="")
     result = reconcile([known, unknown], bill_of(billed(known)))
     assert (result.unexplained_tokens, result.absent, result.agreeing) == (0, 1, 1)

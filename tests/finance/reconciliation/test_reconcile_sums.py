@@ -1,4 +1,4 @@
-"""Our record against bills of sums: to the token where calls were paid, bounded where they were in vain."""
+"""Our record compared with bills of sums: exact for paid calls, bounded for wasted ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def causes(result: Reconciliation) -> list[DifferenceCause]:
     return [finding.cause for finding in result.findings]
 
 
-def holds(result: Reconciliation, bill: Bill) -> None:
-    """What holds of every comparison: causes sum to the difference, and the bill is all there."""
+def check_sums(result: Reconciliation, bill: Bill) -> None:
+    """Checks what check_sums for every comparison: causes sum to the difference, and the whole bill is included."""
     for cell in result.cells:
         assert total(cell.causes.values()).tokens == cell.difference.tokens
     assert result.billed.tokens == total(row.count for row in bill.rows).tokens
@@ -43,7 +43,7 @@ def test_sums_of_what_was_paid_leave_nothing() -> None:
         ("model-a", at(3600), Count(1, 300, 40, 10)),
         ("model-b", at(0), Count(1, 400, 40, 10)),
     ]
-    holds(result, bill)
+    check_sums(result, bill)
 
 
 def test_an_hour_that_the_bill_lacks_is_counted() -> None:
@@ -60,7 +60,7 @@ def test_an_hour_that_our_record_lacks_is_counted() -> None:
     assert result.unexplained_tokens == 210
 
 
-def test_hours_do_not_make_up_for_each_other() -> None:
+def test_differences_of_two_hours_do_not_cancel() -> None:
     result = reconcile([call(2, 0)], summed([billed(call(2, 4000))]))
     assert (result.difference.tokens, result.unexplained_tokens) == (0, 420)
 
@@ -85,34 +85,34 @@ def test_a_failed_call_may_account_for_one_request_of_its_size() -> None:
     without = reconcile([first, second, paid], summed(rows[1:]))
     assert (causes(without), without.unexplained_tokens) == ([DifferenceCause.NEVER_BILLED], 0)
     twice = reconcile([first, second, paid], summed([*rows, rows[0]]))
-    assert twice.unexplained_tokens == 100, "how much a call in vain answered is not known, so it may be all 14"
+    assert twice.unexplained_tokens == 100, "the output of a wasted call is unknown, so it may be all 14"
     other = reconcile([first, second, paid], summed([replace(rows[0], count=Count(1, 160, 0, 7)), *rows[1:]]))
     assert other.unexplained_tokens == 60, "a question of 100 tokens accounts for 100"
 
 
-def test_a_call_in_vain_accounts_for_one_request_in_one_sum() -> None:
-    vain = failed(1, 3599, 2)
-    paid = again(vain, 3700)
+def test_a_wasted_call_accounts_for_one_request_in_one_sum() -> None:
+    wasted = failed(1, 3599, 2)
+    paid = again(wasted, 3700)
     rows = [request("x", 3599.5, 100), request("y", 3600.5, 100)]
     for row in rows:
-        assert reconcile([vain, paid], summed([row, billed(paid)])).unexplained_tokens == 0
-    assert reconcile([vain, paid], summed([*rows, billed(paid)])).unexplained_tokens == 110
+        assert reconcile([wasted, paid], summed([row, billed(paid)])).unexplained_tokens == 0
+    assert reconcile([wasted, paid], summed([*rows, billed(paid)])).unexplained_tokens == 110
 
 
 def test_a_sum_says_how_many_requests_there_are_to_account_for() -> None:
-    vain = failed(1)
-    paid = again(vain, 5)
+    wasted = failed(1)
+    paid = again(wasted, 5)
     bill = summed([billed(paid)])
     (row,) = bill.rows
     more = replace(bill, rows=(replace(row, count=row.count + Count(0, 100, 0, 10)),))
-    assert reconcile([vain, paid], more).unexplained_tokens == 110, "no request more, so no call in vain was billed"
+    assert reconcile([wasted, paid], more).unexplained_tokens == 110, "no further request, so no wasted call was billed"
 
 
 def test_what_is_left_of_a_sum_lies_within_the_sizes_of_so_many_requests() -> None:
     """Two of questions of 100, 200, 400 and 800 tokens: 300 to 1,200 together, and every sum between counts as one."""
-    vain = [failed(number, number * 10.0, request_digest=f"q-{number}") for number in (1, 2, 4, 8)]
-    paid = [again(record, record.started_at.minute * 60 + record.started_at.second + 5.0) for record in vain]
-    calls, rows = [*vain, *paid], [*map(billed, paid)]
+    wasted = [failed(number, number * 10.0, request_digest=f"q-{number}") for number in (1, 2, 4, 8)]
+    paid = [again(record, record.started_at.minute * 60 + record.started_at.second + 5.0) for record in wasted]
+    calls, rows = [*wasted, *paid], [*map(billed, paid)]
     for first, second, unexplained in ((200, 800, 0), (200, 801, 0), (100, 199, 1), (400, 801, 1), (100, 200, 0)):
         result = reconcile(calls, summed([*rows, request("x", 1, first), request("y", 1, second)]))
         assert result.unexplained_tokens == unexplained, (first, second)
@@ -130,7 +130,7 @@ def test_interrupted_calls_and_retries_account_for_requests() -> None:
     assert causes(result) == [DifferenceCause.MIXED], "the sum does not say which tokens are whose"
     assert result.findings[0].note.endswith("1 interrupted_call, 1 sidecar_retry")
     assert result.unexplained_tokens == 0
-    holds(result, summed(rows))
+    check_sums(result, summed(rows))
 
 
 def test_a_retry_may_be_that_of_another_call_of_its_time() -> None:
@@ -142,7 +142,7 @@ def test_a_retry_may_be_that_of_another_call_of_its_time() -> None:
     assert reconcile([asked, other], summed(beyond), unattributed=repeated).unexplained_tokens == 1
 
 
-def test_while_the_count_was_lost_each_call_may_have_been_asked_again() -> None:
+def test_while_the_counter_was_lost_each_call_may_have_been_retried() -> None:
     asked = call(1, 0, 10)
     bill = summed([request("x", 1, 100), billed(asked)])
     assert reconcile([asked], bill).unexplained_tokens == 110
@@ -163,7 +163,7 @@ def test_estimates_may_be_off_and_say_so() -> None:
     assert reconcile(estimated, far).unexplained_tokens > 10_000
 
 
-def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
+def test_a_call_at_the_edge_of_two_hours_is_in_the_hour_of_the_bill() -> None:
     inside, edge, other = call(1, 10), call(2, 3599, 3), call(4, 5000)
     bill = summed([billed(inside), billed(edge, share=0.9), billed(other)])
     result = reconcile([inside, edge, other], bill)
@@ -177,7 +177,7 @@ def test_a_call_at_the_edge_of_two_hours_stands_where_the_bill_has_it() -> None:
     assert early.findings == ()
 
 
-def test_a_call_at_the_edge_of_the_bills_period_may_stand_on_the_next() -> None:
+def test_a_call_at_the_edge_of_the_bills_period_may_be_on_the_next_bill() -> None:
     inside, edge = call(1, 10), call(2, 3599, 3)
     result = reconcile([inside, edge], summed([billed(inside)], since=at(0), until=at(3600)))
     assert (causes(result), result.unexplained_tokens) == ([DifferenceCause.PERIOD_EDGE], 0)
@@ -206,13 +206,13 @@ def test_what_is_left_has_no_more_cached_tokens_than_input() -> None:
 
 
 def test_a_lost_paid_call_may_hide_behind_one_that_failed_and_no_further() -> None:
-    """What no bill of sums can tell: the request that is left over may be the failed call's."""
-    vain = failed(3, 0)
+    """A bill of sums cannot show whether the remaining request is that of the failed call."""
+    wasted = failed(3, 0)
     lost, kept = call(2, 20), call(5, 40)
-    calls, bill = [vain, again(vain, 5), kept], summed(map(billed, [again(vain, 5), kept, lost]))
+    calls, bill = [wasted, again(wasted, 5), kept], summed(map(billed, [again(wasted, 5), kept, lost]))
     assert reconcile(calls, bill).unexplained_tokens == 100, "300 tokens of input, not 200"
     assert reconcile([*calls, lost], bill).unexplained_tokens == 0
-    assert reconcile([again(vain, 5), kept], bill).unexplained_tokens == 210
+    assert reconcile([again(wasted, 5), kept], bill).unexplained_tokens == 210
 
 
 def test_a_bill_that_counts_no_requests() -> None:
@@ -255,14 +255,14 @@ def _paid(drawn: Sequence[tuple[int, int, float, float]]) -> list[CallRecord]:
 
 @given(paid_calls, st.sampled_from([timedelta(minutes=1), HOUR, DAY]))
 def test_sums_made_from_any_calls_agree(drawn: list[tuple[int, int, float, float]], width: timedelta) -> None:
-    """Also when calls lie across the edges of the sums: then each has moved at most to the next."""
+    """Also if calls cross the edges of sums: each is then at most one sum further."""
     calls = _paid(drawn)
     bill = summed([billed(record, share=share) for record, (_, _, _, share) in zip(calls, drawn, strict=True)], width)
     result = reconcile(calls, bill)
     assert result.unexplained_tokens == 0
     assert set(causes(result)) <= {DifferenceCause.BUCKET_EDGE}
     assert result.difference == NONE
-    holds(result, bill)
+    check_sums(result, bill)
 
 
 @given(paid_calls, st.sampled_from([timedelta(minutes=1), HOUR, DAY]), st.data())
@@ -282,7 +282,7 @@ def test_any_change_of_either_side_is_seen(
     off = [replace(row, count=row.count + more) if n == changed else row for n, row in enumerate(bill.rows)]
     result = reconcile(calls, replace(bill, rows=tuple(off)))
     assert result.unexplained_tokens > 0
-    holds(result, replace(bill, rows=tuple(off)))
+    check_sums(result, replace(bill, rows=tuple(off)))
 
 
 doubtful_calls = st.lists(
@@ -315,7 +315,7 @@ def test_what_may_be_true_is_never_unexplained(
         bill = replace(bill, rows=tuple(replace(row, count=replace(row.count, requests=None)) for row in bill.rows))
     result = reconcile(calls, bill)
     assert result.unexplained_tokens == 0
-    holds(result, bill)
+    check_sums(result, bill)
     more = data.draw(st.integers(0, len(bill.rows) - 1))
     off = [replace(row, count=row.count + Count(0, most + 7)) if n == more else row for n, row in enumerate(bill.rows)]
     assert reconcile(calls, replace(bill, rows=tuple(off))).unexplained_tokens >= 7
@@ -354,19 +354,19 @@ def test_no_more_is_unexplained_along_the_sums_than_must_be(
 
 @pytest.mark.timeout(60)
 def test_a_busy_day_takes_seconds() -> None:
-    """A thousand calls in vain and thousands that were paid, in sums of an hour."""
+    """A thousand wasted calls and thousands of paid calls, in sums of an hour."""
     paid = [call(n, n * 10.0, 15.0, entered=100 + n % 997) for n in range(8_000)]
-    vain = [failed(n, n * 80.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_000)]
+    wasted = [failed(n, n * 80.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_000)]
     rows = [
         *(billed(record, share=0.5) for record in paid),
         *(request("x", n * 80.0, 100 + n % 997) for n in range(500)),
     ]
-    assert reconcile([*paid, *vain], summed(rows)).unexplained_tokens == 0
+    assert reconcile([*paid, *wasted], summed(rows)).unexplained_tokens == 0
 
 
 @pytest.mark.timeout(60)
 def test_a_year_by_the_hour_takes_seconds() -> None:
     paid = [call(n, n * 1800.0, 15.0, entered=100 + n % 997) for n in range(17_500)]
-    vain = [failed(n, n * 18_000.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_750)]
+    wasted = [failed(n, n * 18_000.0, entered=100 + n % 997, request_digest=f"q-{n}") for n in range(1_750)]
     rows = [*(billed(record, share=0.5) for record in paid), *(request("x", n * 18_000.0, 100 + n) for n in range(800))]
-    assert reconcile([*paid, *vain], summed(rows)).unexplained_tokens == 0
+    assert reconcile([*paid, *wasted], summed(rows)).unexplained_tokens == 0

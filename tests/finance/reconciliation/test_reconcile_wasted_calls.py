@@ -1,4 +1,4 @@
-"""Calls in vain and repetitions by the sidecar: what they account for on a bill of requests, and no more."""
+"""What wasted calls and sidecar retries may account for on a bill of requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_failed_call_that_was_billed_is_named() -> None:
     assert only(result).difference == Count(0, 0, None, 60)
 
 
-def test_a_call_in_vain_that_was_not_billed_takes_its_estimate_back() -> None:
+def test_a_wasted_call_that_was_not_billed_takes_its_estimate_back() -> None:
     first = failed(1)
     result = reconcile([first, again(first, 5)], bill_of(billed(again(first, 5))))
     assert only(result).cause is DifferenceCause.NEVER_BILLED
@@ -79,7 +79,7 @@ def test_a_call_that_was_turned_away_at_last_may_have_been_billed_at_first(error
     assert (only(result).cause, only(result).record) == (DifferenceCause.FAILED_CALL, record)
 
 
-def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> None:
+def test_a_call_whose_last_request_was_refused_was_billed_once_at_most() -> None:
     turned = failed(1, seconds=1.5, error="status: the provider answers with status 429")
     second = again(turned, 5)
     rows = [request("row 1", 0.1, 100), request("row 2", 1.3, 100)]
@@ -87,7 +87,7 @@ def test_a_call_whose_last_request_was_turned_away_was_billed_once_at_most() -> 
     assert reconcile([turned, second], bill_of(*rows, billed(second))).unexplained_tokens == 110
 
 
-def test_a_call_in_vain_accounts_for_no_other_question() -> None:
+def test_a_wasted_call_accounts_for_no_other_question() -> None:
     """Its step was answered later, so the size of its question is known to the token."""
     first = failed(1)
     second = again(first, 5)
@@ -96,7 +96,7 @@ def test_a_call_in_vain_accounts_for_no_other_question() -> None:
     assert result.unexplained_tokens == 111
 
 
-def test_a_call_in_vain_does_not_account_for_the_answer_that_came_after_it() -> None:
+def test_a_wasted_call_does_not_account_for_a_later_answer() -> None:
     """Without the journal's row of the second call, its request stays unexplained, although it is the same question
     and only half a second later."""
     first = failed(1, 0, 1)
@@ -129,51 +129,53 @@ def test_a_call_still_under_way_may_be_billed() -> None:
     assert (only(result).cause, result.unexplained_tokens) == (DifferenceCause.RUNNING_CALL, 0)
 
 
-def counted(count: int | None, since: float = 0, until: float = 2, component: str = "llm") -> UnattributedRetries:
-    """So many requests that the sidecar repeated in that time."""
+def sidecar_retries(
+    count: int | None, since: float = 0, until: float = 2, component: str = "llm"
+) -> UnattributedRetries:
+    """A number of requests that the sidecar repeated in a period."""
     return UnattributedRetries(component, at(since), at(until), count)
 
 
 def test_sidecar_retries_are_named_up_to_their_number() -> None:
     asked = call(1, 0, 10)
     first, second, third = request("row 1", 1, 100, cached=0), request("row 2", 4, 100), request("row 3", 7, 100)
-    result = reconcile([asked], bill_of(first, second), unattributed=[counted(1)])
+    result = reconcile([asked], bill_of(first, second), unattributed=[sidecar_retries(1)])
     assert (only(result).cause, only(result).place) == (DifferenceCause.SIDECAR_RETRY, "row 1")
     assert (only(result).certainty, only(result).call) == (Certainty.BOUNDED, asked)
     three = bill_of(first, second, third)
-    assert reconcile([asked], three, unattributed=[counted(1)]).unexplained_tokens == 110
-    assert reconcile([asked], three, unattributed=[counted(2)]).unexplained_tokens == 0
+    assert reconcile([asked], three, unattributed=[sidecar_retries(1)]).unexplained_tokens == 110
+    assert reconcile([asked], three, unattributed=[sidecar_retries(2)]).unexplained_tokens == 0
     strange = bill_of(second, request("row 9", 1, 101))
-    assert reconcile([asked], strange, unattributed=[counted(1)]).unexplained_tokens == 111
+    assert reconcile([asked], strange, unattributed=[sidecar_retries(1)]).unexplained_tokens == 111
 
 
 def test_a_retry_is_that_of_a_call_that_was_under_way_when_it_was_counted() -> None:
-    """The sidecar says how many calls it asked again, and not which."""
+    """The sidecar counts its retries without naming the calls."""
     asked, other = call(1, 0, 10), call(2, 3, 10)
     rows = [request("row 1", 1, 100), billed(asked), billed(other)]
-    result = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 4, 6)])
+    result = reconcile([asked, other], bill_of(*rows), unattributed=[sidecar_retries(1, 4, 6)])
     assert (only(result).cause, only(result).call) == (DifferenceCause.SIDECAR_RETRY, asked)
-    more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)), unattributed=[counted(1, 4, 6)])
+    more = reconcile([asked, other], bill_of(*rows, request("row 2", 2, 100)), unattributed=[sidecar_retries(1, 4, 6)])
     assert more.unexplained_tokens == 110, "there are no more of them than were counted"
-    apart = reconcile([asked, other], bill_of(*rows), unattributed=[counted(1, 11, 12)])
+    apart = reconcile([asked, other], bill_of(*rows), unattributed=[sidecar_retries(1, 11, 12)])
     assert apart.unexplained_tokens == 110, "of another time"
 
 
-def test_while_the_sidecars_count_was_lost_a_call_may_have_been_asked_again() -> None:
+def test_while_the_sidecars_counter_was_lost_a_call_may_have_been_retried() -> None:
     asked = call(1, 0, 10)
     rows = [request("row 1", 1, 100), billed(asked)]
     assert reconcile([asked], bill_of(*rows)).unexplained_tokens == 110
-    result = reconcile([asked], bill_of(*rows), unattributed=[counted(None, 8, 12)])
+    result = reconcile([asked], bill_of(*rows), unattributed=[sidecar_retries(None, 8, 12)])
     assert (only(result).cause, only(result).certainty) == (DifferenceCause.SIDECAR_RETRY, Certainty.BOUNDED)
-    elsewhere = [counted(None, 11, 12), counted(None, 1, 9, "other")]
+    elsewhere = [sidecar_retries(None, 11, 12), sidecar_retries(None, 1, 9, "other")]
     assert reconcile([asked], bill_of(*rows), unattributed=elsewhere).unexplained_tokens == 110
 
 
 def test_two_requests_of_one_call_are_a_pause_apart() -> None:
-    """What comes sooner is no repetition by the sidecar, whatever was counted: somebody else asked."""
+    """A request that comes sooner is not a retry by the sidecar, whatever it counted."""
     asked = call(1, 0, 10)
     soon = bill_of(request("row 1", 4.5, 100), billed(asked))
-    assert reconcile([asked], soon, unattributed=[counted(9, 0, 12)]).unexplained_tokens == 110
+    assert reconcile([asked], soon, unattributed=[sidecar_retries(9, 0, 12)]).unexplained_tokens == 110
     advice = (ROOT / "docs" / "operations.md").read_text()
     (pause,) = re.findall(r"duration: (\d+)s", advice)
     assert timedelta(seconds=int(pause)) > SHORTEST_PAUSE
@@ -182,15 +184,15 @@ def test_two_requests_of_one_call_are_a_pause_apart() -> None:
 def test_counted_retries_account_for_as_many_requests() -> None:
     calls = [call(1, 0, 10), call(2, 0, 10)]
     rows = [request("row 1", 1, 100), request("row 2", 1, 200), *map(billed, calls)]
-    assert reconcile(calls, bill_of(*rows), unattributed=[counted(1)]).unexplained_tokens in (110, 210)
-    assert reconcile(calls, bill_of(*rows), unattributed=[counted(2)]).unexplained_tokens == 0
+    assert reconcile(calls, bill_of(*rows), unattributed=[sidecar_retries(1)]).unexplained_tokens in (110, 210)
+    assert reconcile(calls, bill_of(*rows), unattributed=[sidecar_retries(2)]).unexplained_tokens == 0
 
 
 def test_a_count_goes_to_the_call_that_has_no_other() -> None:
     """Both calls were under way at the first count, only the long one at the second, a minute later."""
     short, long = call(1, 0, 3), call(2, 0, 70)
     rows = [request("row 1", 0.5, 200), billed(short, share=0.9), request("row 2", 0.5, 100), billed(long, share=0.9)]
-    both = [counted(1), counted(1, 60, 62)]
+    both = [sidecar_retries(1), sidecar_retries(1, 60, 62)]
     assert reconcile([short, long], bill_of(*rows), unattributed=both).unexplained_tokens == 0
     assert reconcile([short, long], bill_of(*rows), unattributed=both[1:]).unexplained_tokens == 110
     more = bill_of(*rows, request("row 3", 1.5, 100))
@@ -201,16 +203,16 @@ def test_the_right_one_of_two_like_calls_gets_the_retry() -> None:
     """By the earliest end alone, the second call would take the first one's request."""
     first, second = call(1, 0, 4), call(2, 2, 4, entered=100)
     rows = [request(f"row {n}", when, 100) for n, when in enumerate((0.5, 3, 5))]
-    assert reconcile([first, second], bill_of(*rows), unattributed=[counted(1, 0, 1)]).unexplained_tokens == 0
+    assert reconcile([first, second], bill_of(*rows), unattributed=[sidecar_retries(1, 0, 1)]).unexplained_tokens == 0
 
 
 Drawn = tuple[list[CallRecord], list[BillRow], list[CallRecord], list[BillRow], list[UnattributedRetries]]
 
 
 @st.composite
-def steps_in_vain(draw: st.DrawFn) -> Drawn:
-    """Steps one after the other, each with its own size of question: calls in vain, billed or not, repeated by the
-    sidecar or not, then a paid one. Returns calls and bill, what of them was paid, and what the sidecar counted."""
+def steps_with_wasted_calls(draw: st.DrawFn) -> Drawn:
+    """Consecutive steps, each with its own size of question: wasted calls, billed or not, retried by the sidecar or
+    not, then a paid call. Returns calls, bill, the paid calls, their rows, and the sidecar's counts."""
     calls: list[CallRecord] = []
     rows: list[BillRow] = []
     paid: list[CallRecord] = []
@@ -226,7 +228,7 @@ def steps_in_vain(draw: st.DrawFn) -> Drawn:
             ended = made.ended_at and at(clock + 3)
             calls.append(replace(made, call_id=f"v-{step}-{number}", number=number, ended_at=ended))
             rows += [request(f"vain {step}.{number}.{n}", clock + 0.8 * n, step * 100) for n in range(asked)]
-            repeated.append(counted(retries, clock, clock + 1))
+            repeated.append(sidecar_retries(retries, clock, clock + 1))
             clock += 5
         last = again(first, clock, 2.0, call_id=f"p-{step}", number=9)
         calls.append(last)
@@ -234,11 +236,11 @@ def steps_in_vain(draw: st.DrawFn) -> Drawn:
         own.append(billed(last, share=0.9))
         if draw(st.booleans()):
             rows.append(request(f"retry {step}", clock + 0.1, step * 100, cached=0, output=99))
-            repeated.append(counted(1, clock, clock + 1))
+            repeated.append(sidecar_retries(1, clock, clock + 1))
     return calls, [*rows, *own], paid, own, repeated
 
 
-@given(steps_in_vain())
+@given(steps_with_wasted_calls())
 def test_whatever_wasted_calls_did_is_explained(drawn: Drawn) -> None:
     calls, rows, _, _, repeated = drawn
     result = reconcile(calls, bill_of(*rows), unattributed=repeated)
@@ -248,9 +250,9 @@ def test_whatever_wasted_calls_did_is_explained(drawn: Drawn) -> None:
     assert result.billed == total(row.count for row in rows)
 
 
-@given(steps_in_vain(), st.data())
+@given(steps_with_wasted_calls(), st.data())
 def test_wasted_calls_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> None:
-    """Also among calls in vain, a paid call that one side lacks is seen: their times do not reach into its own."""
+    """A missing paid call is also noticed among wasted calls, because their times do not overlap with it."""
     calls, rows, paid, own, repeated = drawn
     chosen = data.draw(st.integers(0, len(paid) - 1))
     lacking = [record for record in calls if record is not paid[chosen]]
@@ -262,7 +264,7 @@ def test_wasted_calls_excuse_no_paid_call(drawn: Drawn, data: st.DataObject) -> 
 
 
 def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -> None:
-    """The link stood still: the request lay in it, and the provider worked at it when nobody waited any more."""
+    """The connection stalled, and the provider processed the request after the call had given up."""
     first = failed(1, 0, 6)
     second = again(first, 17)
     result = reconcile([first, second], bill_of(request("row 1", 15.2, 100), billed(second)))
@@ -274,8 +276,8 @@ def test_a_request_that_arrives_long_after_its_call_gave_up_is_named_as_late() -
     assert result.unexplained_tokens == 0
 
 
-def test_a_frozen_link_lets_all_go_at_once_and_each_request_is_some_calls_own() -> None:
-    """Each ticket's call gave up twice before the link went on; the third was answered."""
+def test_requests_that_a_stalled_connection_delivers_at_once_belong_to_their_calls() -> None:
+    """Each ticket's call gave up twice before the connection resumed; the third call was answered."""
     calls, rows = [], []
     for number in range(1, 9):
         first = failed(number, 0.1 * number, 6)
@@ -324,10 +326,10 @@ def test_a_turn_without_an_answer_has_no_late_requests() -> None:
     assert reconcile([first, second], bill_of(row)).unexplained_tokens == 110
     running = replace(second, state=CallState.STARTED, error="", ended_at=None, call_id="r-1", started_at=at(19))
     result = reconcile([first, second, running], bill_of(row, request("row 2", 20, 100)))
-    assert result.unexplained_tokens == 0, "it goes on: the step is being asked"
+    assert result.unexplained_tokens == 0, "the turn continues: the next call is in flight"
 
 
-def test_a_call_whose_worker_went_away_may_be_late_once_its_turn_was_asked_again() -> None:
+def test_a_call_whose_worker_was_lost_may_be_late_once_its_turn_was_repeated() -> None:
     first = interrupted(1)
     second = again(first, 5)
     result = reconcile([first, second], bill_of(request("row 1", 9.5, 100), billed(second)))
@@ -343,7 +345,7 @@ def test_a_request_in_a_calls_own_time_is_its_own_before_it_is_anothers_late_one
     assert named == {DifferenceCause.FAILED_CALL: "f-2", DifferenceCause.NEVER_BILLED: "f-1"}
 
 
-def test_a_late_request_may_stand_on_the_next_bill() -> None:
+def test_a_late_request_may_be_on_the_next_bill() -> None:
     first = failed(1, -7, 6)
     second = again(first, -0.5, 0.1)
     result = reconcile([first, second], bill_of(request("row 1", 2, 100), since=at(0), until=at(3600)))

@@ -1,4 +1,4 @@
-"""What the sidecar reads of Resiliency resources, and what in them it does not."""
+"""The policies that the sidecar reads from Resiliency resources, and what it ignores."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ spec:
 
 
 def policies(*texts: str, app_id: str = "agent") -> Policies:
-    """What is read of these resources."""
+    """The policies of these resources."""
     return read([(f"file {number}", yaml.safe_load(text)) for number, text in enumerate(texts)], app_id)
 
 
 def changed(*changes: tuple[str, str]) -> str:
-    """The good resource with something else in it."""
+    """The good resource with replaced texts."""
     text = GOOD
     for old, new in changes:
         assert old in text
@@ -40,7 +40,7 @@ def changed(*changes: tuple[str, str]) -> str:
 
 
 def complaints(*changes: tuple[str, str]) -> list[tuple[str, str, bool]]:
-    """What is found wrong then."""
+    """The findings for the changed resource."""
     return [(finding.where, finding.problem, finding.wrong) for finding in policies(changed(*changes)).findings]
 
 
@@ -53,7 +53,7 @@ def test_a_good_resource() -> None:
     assert system.retry == Retry(duration=timedelta(seconds=1), max_retries=2)
 
 
-def test_a_resource_for_another_app_is_not_ours() -> None:
+def test_a_resource_for_another_app_is_skipped() -> None:
     assert policies(GOOD, app_id="other").of_app("orders").timeout is None
     assert policies(GOOD.replace("scopes: [agent]\n", ""), app_id="other").of_app("orders").timeout
 
@@ -64,7 +64,7 @@ def test_what_is_read_later_replaces_what_was_read_before() -> None:
     assert policies(later, GOOD).of_app("orders").retry.requests == 3
 
 
-def test_a_target_without_an_entry_is_under_the_defaults_of_its_kind() -> None:
+def test_a_target_without_an_entry_has_the_default_policies_of_its_kind() -> None:
     text = changed(("few:", "DefaultConversationComponentOutboundRetryPolicy:"), ("slow:", "DefaultTimeoutPolicy:"))
     read_policies = policies(text)
     assert read_policies.of_model("another").retry.requests == 3
@@ -73,7 +73,7 @@ def test_a_target_without_an_entry_is_under_the_defaults_of_its_kind() -> None:
     assert read_policies.of_model("another").breaker is False
 
 
-def test_dapr_does_not_mind_capitals() -> None:
+def test_dapr_ignores_the_case_of_keys() -> None:
     assert policies(changed(("maxRetries", "MAXRETRIES"))).of_app("orders").retry.requests == 3
 
 
@@ -111,7 +111,7 @@ def test_what_daprd_does_not_read_is_named(old: str, new: str, where: str, probl
     assert any(place == where and said.startswith(problem) and wrong for place, said, wrong in findings), findings
 
 
-def test_what_has_no_effect_is_named_and_is_no_fault() -> None:
+def test_a_setting_without_effect_is_named_and_not_a_fault() -> None:
     ((where, problem, wrong),) = complaints(("policy: constant", "policy: exponential"))
     assert (where, wrong) == ("file 0: retries.few", False)
     assert "duration has no effect" in problem

@@ -1,4 +1,4 @@
-"""How often Dapr's retry policies ask, counted by playing them."""
+"""The number of requests of Dapr's retry policies, compared with simulations."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_what_go_could_not_read_is_an_error(text: Any) -> None:
         duration(text)
 
 
-def test_a_policy_that_says_nothing_never_ends() -> None:
+def test_a_policy_without_settings_retries_without_end() -> None:
     assert Retry().requests is None
     assert Retry().duration == timedelta(seconds=5)
     assert NONE.requests == 1
 
 
-def test_a_constant_policy_asks_once_more_for_each_retry() -> None:
+def test_a_constant_policy_makes_one_request_for_each_retry() -> None:
     policy = Retry(duration=SECOND, max_retries=3)
     assert policy.requests == 4
     assert policy.pauses(4) == 3 * SECOND
@@ -62,8 +62,8 @@ def test_without_any_pause_there_is_no_bound() -> None:
 
 
 @given(st.integers(0, 60), st.floats(0.05, 90), st.integers(0, 2**32))
-def test_no_play_of_an_exponential_policy_asks_more_often_or_longer(retries: int, longest: float, seed: int) -> None:
-    """Plays the policy as its library does, with chance at each pause and requests that fail at once or late."""
+def test_no_simulation_of_an_exponential_policy_exceeds_its_bounds(retries: int, longest: float, seed: int) -> None:
+    """Simulates the policy as its library does, with random pauses and requests that fail at once or late."""
     policy = Retry(exponential=True, max_interval=timedelta(seconds=longest), max_retries=retries)
     dice = random.Random(seed)
     late = dice.choice((0.0, 0.0, 30.0))

@@ -1,4 +1,4 @@
-"""The figures about our own process are the process's: counted in runs of it, not copied."""
+"""The figures about our own process equal those counted in runs of it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ CALLS_BY_STEP = {calls.step: calls for calls in calls_by_step(RULES)}
 
 
 class RecordingSystems:
-    """Internal systems that refuse everything and note who was asked."""
+    """Internal systems that refuse everything and record which system was called."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     async def ask(self, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Says what every stage can go on with."""
+        """An answer with which every stage can continue, or a refusal."""
         self.asked.append(system)
         if system in ("accounts", "orders", "policies") or method == "hold":
             raise Refused("no", reason="no_such_thing")
@@ -50,13 +50,13 @@ class RecordingSystems:
 
 
 def count_steps(script: Script) -> Counter[str]:
-    """How many steps of each kind the process takes."""
+    """The number of steps of each kind that the process takes."""
     run(script, task())
     return Counter(script.steps())
 
 
 @pytest.mark.parametrize(("tool", "argument"), [("lookup_order", "AC-1"), ("lookup_refund_policy", "damaged")])
-def test_no_task_has_more_steps_than_we_say_and_one_has_as_many(tool: Any, argument: str) -> None:
+def test_the_stated_number_of_steps_is_the_maximum_of_a_task(tool: Any, argument: str) -> None:
     calls = tuple(ToolCall(id=f"c{n}", tool=tool, argument=argument) for n in range(tools.MAX_CALLS_A_TURN))
     world = World(DraftOutput(tool_calls=calls, use=USE), classified=[None, FOUND])
     step_counts = count_steps(Script(world, events=[REJECT]))
@@ -79,7 +79,7 @@ NOTICE = {
     "reply_digest": None,
 }
 CLOSING = {"outcome": Outcome.REFUNDED, "refund": REFUND}
-# Each stage or tool that asks systems, and a question to it.
+# Each stage or tool that calls systems, with its input.
 QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
     (retrieve_account, AccountInput, {"again": True}),
     (lookup_order, OrderInput, {"order_id": "AC-1"}),
@@ -91,7 +91,7 @@ QUESTIONS: tuple[tuple[Any, type[Frozen], dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("stage", "shape", "values"), QUESTIONS, ids=lambda value: getattr(value, "__name__", ""))
-def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dict[str, Any]) -> None:
+def test_each_step_calls_the_stated_systems(stage: Any, shape: type[Frozen], values: dict[str, Any]) -> None:
     recorder, nothing = RecordingSystems(), cast(Any, None)
     fields = {"tenant": "acme", "ticket_id": "T-1", "customer_id": "C-1"} | values
     question = shape.model_validate({name: value for name, value in fields.items() if name in shape.model_fields})
@@ -104,7 +104,7 @@ def test_each_step_asks_whom_we_say(stage: Any, shape: type[Frozen], values: dic
     assert tuple(recorder.asked) == CALLS_BY_STEP[stage.__name__].targets
 
 
-def test_every_step_that_asks_a_system_is_known() -> None:
+def test_every_step_that_calls_a_system_is_known() -> None:
     assert {stage.__name__ for stage, *_ in QUESTIONS} == {
         step for step, calls in CALLS_BY_STEP.items() if MODEL not in calls.targets
     }
@@ -118,7 +118,7 @@ def test_our_figures_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("retries", [RULES.retries, Retries(first_seconds=0.5, max_seconds=2, attempts=7)])
-def test_no_task_pauses_longer_than_we_say(retries: Retries) -> None:
+def test_no_task_pauses_longer_than_stated(retries: Retries) -> None:
     ids = [f"acme:T-{number}" for number in range(300)]
     longest = max(sum(_sdk_pauses(patience(retries, name))) for name in ids)
     said = pauses(retries).total_seconds()
@@ -126,7 +126,7 @@ def test_no_task_pauses_longer_than_we_say(retries: Retries) -> None:
 
 
 def _sdk_pauses(policy: RetryPolicy) -> Iterator[float]:
-    """The pauses that the SDK makes of a policy."""
+    """The pauses that the SDK derives from a policy."""
     running: Any = RetryableTask(policy.obj, NOON, is_sub_orch=False, task_name="any")
     while (pause := running.compute_next_delay()) is not None:
         yield pause.total_seconds()

@@ -1,4 +1,4 @@
-"""The product of all layers for the files as shipped, and for each way to make it larger."""
+"""The product of all layers for the shipped files, and for each change that increases it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def worst_cases_of(folder: Path, prices: dict[str, RequestPrice] | None = None) -> dict[str, Worst]:
-    """The worst of each target, by name."""
+    """The worst case of each target, by name."""
     folders = [folder / "components", folder / "resiliency"]
     policies = sidecar_files.policies(folders, "agent")
     assert [finding for finding in policies.findings if finding.wrong] == []
@@ -46,7 +46,7 @@ def worst_cases_of(folder: Path, prices: dict[str, RequestPrice] | None = None) 
 
 
 def change(folder: Path, file: str, old: str, new: str) -> None:
-    """Writes something else into a file."""
+    """Replaces a text in a file."""
     path = folder / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -116,7 +116,7 @@ def test_each_layer_of_a_model_counts(
     assert worst_case.per_task == (None if requests is None else requests * 6)
 
 
-def test_a_model_that_the_sidecar_repeats_is_told_what_that_means(folder: Path) -> None:
+def test_a_model_with_sidecar_retries_has_notes(folder: Path) -> None:
     often = REPEATED.replace("1s", "100ms").replace(": 1}", ": 4}")
     change(folder, "resiliency/llm.yaml", "    circuitBreakers:\n", often)
     change(folder, *RETRY)
@@ -125,7 +125,7 @@ def test_a_model_that_the_sidecar_repeats_is_told_what_that_means(folder: Path) 
         assert text in said
 
 
-def test_a_system_without_a_bound_of_its_own_is_given_up_by_the_agent(folder: Path) -> None:
+def test_the_agent_gives_up_a_system_without_its_own_bound(folder: Path) -> None:
     change(folder, "resiliency/systems.yaml", "        maxRetries: 2\n", "")
     change(folder, "resiliency/systems.yaml", "policy: exponential", "policy: constant")
     worst_case = worst_cases_of(folder)["accounts"]
@@ -134,7 +134,7 @@ def test_a_system_without_a_bound_of_its_own_is_given_up_by_the_agent(folder: Pa
     assert worst_case.until_parked == 30 * timedelta(seconds=90 + 90) + pauses(policy.load(POLICY).retries)
 
 
-def test_a_target_under_no_policy_asks_once_an_attempt_and_is_told_so(folder: Path) -> None:
+def test_a_target_without_policies_gets_one_request_for_each_attempt_and_notes(folder: Path) -> None:
     for file in (folder / "resiliency").glob("*.yaml"):
         file.unlink()
     worst_cases = worst_cases_of(folder)
@@ -154,7 +154,7 @@ def test_a_raised_number_of_attempts_counts(folder: Path) -> None:
     assert (model.requests, model.over(LIMITS)) == (40, (Over.REQUESTS, Over.TIME))
 
 
-def test_the_dearest_model_is_priced_by_currency_and_what_has_no_price_is_named() -> None:
+def test_the_most_expensive_model_is_priced_by_currency_and_unpriced_models_are_named() -> None:
     book = price_book(
         agreement(id="cheap", model="cheap", per_million_tokens={"input": "1", "output": "2"}),
         agreement(id="dear", model="dear", per_million_tokens={"input": "10", "output": "30"}),
@@ -177,7 +177,7 @@ def test_money_is_the_price_of_every_request_that_may_be_billed_and_its_limit_is
     )
 
 
-def test_a_name_that_stands_in_one_place_only_is_named(folder: Path) -> None:
+def test_a_name_in_only_one_kind_of_file_is_a_finding(folder: Path) -> None:
     change(folder, "components/systems.yaml", "  name: orders\n", "  name: order\n")
     change(folder, "resiliency/llm.yaml", "      llm:\n        outbound:", "      lmm:\n        outbound:")
     folders = [folder / "components", folder / "resiliency"]
