@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FEW = "*"
 _CURRENCY = Column("currency", common=True)
 _RUNNERS: tuple[Column | str, ...] = (
-    "begins again after",
+    "restarts after",
     *figures("failure rate", "at most", "by progress", "restart from zero", "durable resume", "ratio"),
     _CURRENCY,
 )

@@ -36,7 +36,7 @@ def forty_tasks(ledger: FakeRecords) -> None:
     put(ledger, *fleet(*crashes, *answered, failed(2, 3, "acme:B-1"), of=40))
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_the_table_is_the_bound_then_the_measured() -> None:
     lines = ask("cost", "failures").stdout.splitlines()
     assert [lines[0], lines[2]] == [
@@ -46,7 +46,7 @@ def test_the_table_is_the_bound_then_the_measured() -> None:
     assert lines.pop(1) == (
         "0.0300 USD of model spend was wasted (18.8 %); a restart from zero would have cost 0.0490 USD (30.6 %)"
     )
-    columns = "begins-again-after failure-rate at-most by-progress restart-from-zero durable-resume ratio currency"
+    columns = "restarts-after failure-rate at-most by-progress restart-from-zero durable-resume ratio currency"
     assert cells(lines[3]) == [column.replace("-", " ") for column in columns.split()]
     crash, failure_ = cells(lines[4]), cells(lines[5])
     # Clean: 40 x 0.004. Wasted: 10 x 0.003. Repeated: 12 x 0.001, 2 x 0.003; and 0.001 before the lookups.
@@ -59,7 +59,7 @@ def test_the_table_is_the_bound_then_the_measured() -> None:
     assert all("(" in crash[place] and crash[place].endswith(")") for place in (1, 4, 5))
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_repeated_and_prevented_work_sum_to_a_restart() -> None:
     shown = ask("cost", "failures").stdout
     columns = "model-spend crashes tokens every-failure tokens compute orchestration currency"
@@ -77,7 +77,7 @@ def test_repeated_and_prevented_work_sum_to_a_restart() -> None:
     assert "under way" not in shown  # there was none
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_stages_causes_and_notes_follow() -> None:
     shown = ask("cost", "failures").stdout
     draft = row(shown, "draft_refund ")
@@ -94,7 +94,7 @@ def test_stages_causes_and_notes_follow() -> None:
         assert len(line.rstrip()) <= 120 or line.startswith("note: ")
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_several_tenants_have_separate_rows(ledger: FakeRecords) -> None:
     put(ledger, *ledger.records.values(), crashed(3, "globex:T-1"), task("globex:T-2"))
     shown = ask("cost", "failures").stdout
@@ -163,7 +163,7 @@ def test_the_day_of_until_is_not_included(ledger: FakeRecords) -> None:
     assert "--until 2026-11-22 is not after" in " ".join(wrong.stderr.split())
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_the_json_keeps_its_keys_and_all_digits() -> None:
     view = json_answer("cost", "failures", "--tenant", "acme")
     assert " ".join(view) == "since until tenants total by_tenant by_stage by_tenant_and_stage enough note"
@@ -209,7 +209,7 @@ def test_few_failures_are_noted_and_have_intervals(ledger: FakeRecords, crashes:
     assert (f"note: {said}\n" in ask("cost", "failures").stdout) == bool(said)
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_the_ledgers_own_figures_are_those_of_its_records(
     ledger: FakeRecords, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
@@ -227,7 +227,7 @@ def test_the_ledgers_own_figures_are_those_of_its_records(
     assert opening.open_records().failures().ended == {"acme": 40}
 
 
-@pytest.mark.usefixtures("forty")
+@pytest.mark.usefixtures("forty_tasks")
 def test_a_spreadsheet_gets_the_same_figures() -> None:
     rows = list(csv.DictReader(io.StringIO(ask("cost", "failures", "--csv").stdout)))
     whole = json_answer("cost", "failures")["total"]["every_failure"]
