@@ -42,8 +42,8 @@ def test_every_provider_can_be_copied_over_the_live_one(file: Path) -> None:
     assert component["metadata"]["name"] == "llm"
     assert component["spec"]["type"].startswith("conversation.")
     for entry in component["spec"]["metadata"]:
-        if entry["name"] == "key":
-            assert entry.get("secretKeyRef") or entry["value"] == "sandbox", "a key comes from the secret store"
+        if entry["name"] in ("key", "accessKey", "secretKey"):
+            assert entry.get("secretKeyRef") or entry["value"] in ("sandbox", "none"), "keys are in the secret store"
         assert entry["name"] not in ("responseCacheTTL", "cacheTTL"), "a cached answer repeats its usage"
 
 

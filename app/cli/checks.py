@@ -20,6 +20,7 @@ from app.cli.token import secrets_in
 from app.config import policy
 from app.config.settings import Settings
 from app.dapr import sidecar, workarounds
+from app.dapr.component_support import SUPPORT
 from app.dapr.daprd import has_lost_metrics
 from app.dapr.workarounds import LOST_METRICS, PATCHED, SUPPORTED, Component, Version, Workaround
 from app.domain.errors import ConfigurationError, RefundAgentError
@@ -113,17 +114,6 @@ KINDS = frozenset(
     {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"}
 )
 FOLDERS = ("components", "components/providers", "resiliency", "config")
-# The metadata names that daprd's conversation components read; daprd silently ignores any other name.
-_ONLY_KEY = ("key", "model", "cachettl", "responsecachettl")
-_METADATA = {
-    "conversation.openai": (*_ONLY_KEY, "endpoint", "apiversion", "apitype"),
-    "conversation.anthropic": (*_ONLY_KEY, "endpoint", "apitype"),
-    "conversation.ollama": ("model", "endpoint", "cachettl", "responsecachettl"),
-    "conversation.mistral": _ONLY_KEY,
-    "conversation.googleai": _ONLY_KEY,
-    "conversation.huggingface": (*_ONLY_KEY, "endpoint"),
-    "conversation.deepseek": (*_ONLY_KEY, "endpoint", "maxtokens"),
-}
 
 
 @dataclass(frozen=True)
@@ -384,11 +374,11 @@ def _faults(path: Path, *, must_be_dapr: bool) -> list[str]:
 
 def _unknown_metadata(spec: dict[str, Any]) -> str:
     """The first metadata name of a conversation component that daprd would ignore; empty if there is none."""
-    names_read, entries = _METADATA.get(str(spec.get("type"))), spec.get("metadata")
-    if names_read is None or not isinstance(entries, list):
+    support, entries = SUPPORT.get(str(spec.get("type"))), spec.get("metadata")
+    if support is None or not isinstance(entries, list):
         return ""
     names = (str(entry.get("name")) for entry in entries if isinstance(entry, dict))
-    return next((name for name in names if name.lower() not in names_read), "")
+    return next((name for name in names if name.lower() not in support.reads), "")
 
 
 def _fault(document: Any, *, must_be_dapr: bool) -> str:
@@ -408,7 +398,7 @@ def _fault(document: Any, *, must_be_dapr: bool) -> str:
     if isinstance(spec, dict) and str(spec.get("type")).startswith("conversation.") and not spec.get("ignoreErrors"):
         return f"{metadata['name']} without `ignoreErrors: true` below spec: a mistake in it would end the sidecar"
     if isinstance(spec, dict) and (unknown := _unknown_metadata(spec)):
-        names = ", ".join(_METADATA[str(spec["type"])])
+        names = ", ".join(SUPPORT[str(spec["type"])].reads)
         return f"{metadata['name']}: metadata {unknown!r} is not among those that {spec['type']} reads ({names})"
     needs_spec = kind != "Configuration"
     return f"{kind} {metadata['name']} without spec" if needs_spec and not document.get("spec") else ""
