@@ -119,9 +119,9 @@ class FakeRecords:
         """The tenants of all tasks."""
         return frozenset(record.tenant for record in self.records.values())
 
-    def models_in_use(self) -> frozenset[tuple[str, str]]:
-        """Provider and model of every call with a known model."""
-        return frozenset((call.provider, call.model) for call in self.calls() if call.model)
+    def models_in_use(self, since: datetime | None = None) -> frozenset[tuple[str, str]]:
+        """Provider and model of every call of that time with a known model."""
+        return frozenset((call.provider, call.model) for call in self.calls(since) if call.model)
 
     def providers_of_nameless(self) -> frozenset[str]:
         """Providers with unpriced charges of calls whose model is unknown."""

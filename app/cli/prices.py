@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,12 +104,14 @@ def _show_findings(view: CheckView) -> None:
 def _check_book(book: PriceBook) -> CheckView:
     from app.finance.price_schemas import CheckView, PriceFindingView
     from app.pricing import litellm_prices
+    from app.pricing.check import CALLED_DAYS
     from app.pricing.check import check as findings_of
 
-    records, litellm = _records(), litellm_prices.load()
+    records, litellm, now = _records(), litellm_prices.load(), datetime.now(UTC)
     used = records.models_in_use() if records else None
+    called = records.models_in_use(now - timedelta(days=CALLED_DAYS)) if records else frozenset[Model]()
     nameless = records.providers_of_nameless() if records else frozenset[str]()
-    findings = findings_of(book, used or (), datetime.now(UTC), litellm, nameless)
+    findings = findings_of(book, used or (), now, litellm, nameless, called)
     return CheckView(
         book=book.digest,
         models_in_use=None if used is None else tuple(sorted(used)),

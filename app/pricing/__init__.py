@@ -13,4 +13,5 @@ decimals; they are rounded only where they are shown. `docs/cost-model.md` has t
     schedule      one price, by kind of token          providers       the providers' names
     check         mistakes in a price book             show            prices as rows for people
     charge_types  usage, work, charges, model calls    formula         what a call and a step's work cost
+    model_facts   context limits and retirement dates
 """

@@ -14,17 +14,17 @@ from pathlib import Path
 from app.pricing import price_file
 from app.pricing.charge_types import Meter, Mode, utc
 from app.pricing.list_prices import CURRENCY, PACKAGE, ListedModel, ListPrices, load_bundled
-from app.pricing.price_file import NAME, Agreement, Batch, Infrastructure, PriceFile, TokenPrices
+from app.pricing.price_file import NAME, Agreement, Batch, Infrastructure, ModelEntry, PriceFile, TokenPrices
 from app.pricing.providers import provider_id
 from app.pricing.schedule import BASE, NoPrice, Price, Schedule, discount_schedule
 
 
-def matches(agreement: Agreement, provider: str, model: str) -> bool:
-    """Whether an agreement applies to a model of a provider; case-insensitive."""
-    pattern = agreement.provider.lower()
+def matches(entry: Agreement | ModelEntry, provider: str, model: str) -> bool:
+    """Whether an entry of finance's file applies to a model of a provider; case-insensitive."""
+    pattern = entry.provider.lower()
     names = (provider.lower(), provider_id(provider))
     same_provider = any(fnmatchcase(name, pattern) for name in names) or provider_id(pattern) == names[1]
-    return same_provider and fnmatchcase(model.lower(), agreement.model.lower())
+    return same_provider and fnmatchcase(model.lower(), entry.model.lower())
 
 
 def schedule_of(prices: TokenPrices, *tiers: tuple[int, TokenPrices]) -> Schedule:
@@ -211,7 +211,15 @@ def load(path: Path) -> PriceBook:
         for section, entries in sections.items()
         for number, dated in enumerate(entries)
     }
+    where |= {
+        model_place(number): document.where("models", number, "model") for number in range(len(document.value.models))
+    }
     return make(document.value, load_bundled(), where)
+
+
+def model_place(number: int) -> str:
+    """The key of `PriceBook.where` for an entry of `models:`, which has no id."""
+    return f"models[{number}]"
 
 
 def make(file: PriceFile, list_prices: ListPrices, where: Mapping[str, str] | None = None) -> PriceBook:
@@ -219,7 +227,7 @@ def make(file: PriceFile, list_prices: ListPrices, where: Mapping[str, str] | No
     content = {
         "formula": _FORMULA,
         "list": [PACKAGE, list_prices.version],
-        "file": file.model_dump(mode="json", by_alias=True),
+        "file": file.model_dump(mode="json", by_alias=True, exclude={"models"}),  # facts that change no price
     }
     text = json.dumps(content, sort_keys=True)
     return PriceBook(file, list_prices, where or {}, hashlib.sha256(text.encode()).hexdigest(), text)

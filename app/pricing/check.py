@@ -11,11 +11,12 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from app.domain.money import plain
-from app.pricing.book import PriceBook, own_prices
+from app.pricing.book import PriceBook, model_place, own_prices
 from app.pricing.charge_types import TOKEN_METERS, Meter, Mode, utc
 from app.pricing.list_prices import CURRENCY, PACKAGE
 from app.pricing.litellm_prices import PACKAGE as OTHER_PACKAGE
 from app.pricing.litellm_prices import LiteLLMPrices
+from app.pricing.model_facts import model_facts
 from app.pricing.price_file import NAME, Agreement, Infrastructure
 from app.pricing.providers import COMPONENT_TYPES, known_ids, known_provider, provider_id
 from app.pricing.schedule import NoPrice, Schedule, discount_schedule, rates_at, tier_starts
@@ -179,6 +180,8 @@ def _comparison(book: PriceBook, agreement: Agreement) -> tuple[str, dict[Meter,
 
 ModelInUse = tuple[str, str]  # provider (component type or id), model
 _TOLERANCE = Decimal("0.01")  # a smaller relative difference between two lists is ignored
+CALLED_DAYS = 30  # a model that was not called for longer may retire
+_NOTICE_DAYS = 30  # so long before a model's retirement the check fails
 
 
 def check(
@@ -187,10 +190,12 @@ def check(
     now: datetime,
     litellm_prices: LiteLLMPrices | None = None,
     nameless: Iterable[str] = (),
+    called: Iterable[ModelInUse] = (),
 ) -> tuple[PriceFinding, ...]:
     """All findings about a price book, errors first. Raises ValueError for a `now` without a zone.
 
     litellm_prices: a second list to compare with. nameless: providers with failed calls whose model is not known.
+    called: the models in use that were called in the last `CALLED_DAYS`.
     """
     in_use = sorted(set(models_in_use))
     found = [
@@ -204,6 +209,7 @@ def check(
         *_lacking(book, in_use, utc(now)),
         *_disagreements(book, in_use, utc(now), litellm_prices),
         *_nameless(nameless),
+        *_retiring(book, sorted(set(called)), utc(now), litellm_prices),
     ]
     return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))
 
@@ -288,6 +294,24 @@ def _nameless(providers: Iterable[str]) -> Iterator[PriceFinding]:
         yield warning("ledger", provider, problem, "nothing to do; `cost reconcile` shows whether they were billed")
 
 
+def _retiring(
+    book: PriceBook, called: Sequence[ModelInUse], now: datetime, litellm_prices: LiteLLMPrices | None
+) -> Iterator[PriceFinding]:
+    """Models that are still called and that their provider will soon serve no more, or serves no more already."""
+    for provider, model in called:
+        facts = model_facts(book, litellm_prices, provider, model)
+        if facts.retires is None or (days := (facts.retires - now.date()).days) > _NOTICE_DAYS:
+            continue
+        when = f"retires in {days} day{'s' * (days > 1)}" if days > 0 else "has been retired"
+        yield error(
+            facts.retires_source,
+            f"{provider} {model}, {facts.retires}",
+            f"the model {when} and was called in the last {CALLED_DAYS} days",
+            "switch to another (`refund-agent provider use NAME --model MODEL`); if the date is wrong, put the right "
+            f"one under `models:` in config/{NAME}",
+        )
+
+
 def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
     reviewed = book.file.list_prices
     if reviewed.version != book.list_prices.version:
@@ -298,6 +322,8 @@ def _stale(book: PriceBook, now: datetime) -> Iterator[PriceFinding]:
     for agreement in (*book.file.agreements, *book.file.infrastructure):
         if agreement.to is None or agreement.to > now:
             yield from _age(book, book.where.get(agreement.id, NAME), agreement.id, agreement.checked, now)
+    for number, entry in enumerate(book.file.models):
+        yield from _age(book, book.where.get(model_place(number), NAME), f"model {entry.model}", entry.checked, now)
 
 
 def _age(book: PriceBook, where: str, name: str, checked: date, now: datetime) -> Iterator[PriceFinding]:

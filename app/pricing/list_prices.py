@@ -77,6 +77,7 @@ class ListedModel:
     source: str
     standard: tuple[DatedSchedule, ...]
     batch: tuple[DatedSchedule, ...]
+    context_tokens: int | None = None
 
     def at(self, at: datetime, mode: Mode) -> Published | None:
         """The prices at an instant; None if the list has none for the time and mode."""
@@ -108,7 +109,7 @@ class ListPrices:
         except LookupError:
             return None
         source = next(iter(listed.pricing_urls or ()), listed.name)
-        return ListedModel(listed.id, info.id, source, _standard(info), _batch(info))
+        return ListedModel(listed.id, info.id, source, _standard(info), _batch(info), info.context_window)
 
     def models(self, provider: str) -> tuple[str, ...]:
         """The ids of all models of a provider; empty if the list does not have the provider."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,30 @@ class LiteLLMPrices:
 
     def find(self, provider: str, model: str) -> dict[Meter, Decimal] | None:
         """Prices per million tokens by kind; None if the list does not have this model of this provider."""
+        entry = self._entry(provider, self._model_names(model))
+        return None if entry is None else _prices(entry)
+
+    def context_tokens(self, provider: str, model: str) -> int | None:
+        """The most input tokens of a request; None when this list does not say."""
+        limit = (self._entry(provider, self._model_names(model)) or {}).get("max_input_tokens")
+        return limit if isinstance(limit, int) else None
+
+    def retires(self, provider: str, model: str) -> date | None:
+        """The first day on which the provider no longer serves the model; None when this list does not say. Only an
+        entry of exactly that name counts: an alias outlives the dated version behind it."""
+        text = (self._entry(provider, (model,)) or {}).get("deprecation_date")
+        try:
+            return date.fromisoformat(text) if isinstance(text, str) else None
+        except ValueError:
+            return None
+
+    def _entry(self, provider: str, model_names: Iterable[str]) -> Mapping[str, Any] | None:
         names = _PROVIDERS.get(provider_id(provider), (provider_id(provider),))
-        for model_name in self._model_names(model):
+        for model_name in model_names:
             for key in (*(f"{name}/{model_name}" for name in names), model_name):
                 entry = self._entries.get(key)
                 if isinstance(entry, dict) and entry.get("litellm_provider") in names:
-                    return _prices(entry)
+                    return entry
         return None
 
     def _model_names(self, model: str) -> Iterator[str]:

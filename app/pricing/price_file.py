@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -169,6 +169,24 @@ class Infrastructure(_Dated):
         }[meter]
 
 
+class ModelEntry(_Strict):
+    """Facts about models that change no price. `provider` and `model` are as in an agreement; `retires` is the first
+    day on which the provider no longer serves the model."""
+
+    provider: Text
+    model: Text
+    context_tokens: int | None = Field(default=None, gt=0)
+    retires: date | Literal["never"] | None = None
+    source: Text
+    checked: date
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ModelEntry:
+        if self.context_tokens is None and self.retires is None:
+            raise ValueError(f"model {self.model} has neither context_tokens nor retires")
+        return self
+
+
 class CheckedListPrices(_Strict):
     """The version of the published list that finance has checked, and when."""
 
@@ -178,7 +196,8 @@ class CheckedListPrices(_Strict):
 
 
 class PriceFile(_Strict):
-    """The content of `config/prices.yaml`. Of several agreements that match a call, the first in the file applies."""
+    """The content of `config/prices.yaml`. Of several agreements that match a call, the first in the file applies;
+    likewise of models."""
 
     list_prices: CheckedListPrices
     stale_after_days: int = Field(gt=0, le=36_500)
@@ -186,6 +205,7 @@ class PriceFile(_Strict):
     retention_months: Annotated[Price, Field(decimal_places=3)]
     agreements: tuple[Agreement, ...] = Field(default=(), strict=False)
     infrastructure: tuple[Infrastructure, ...] = Field(default=(), strict=False)
+    models: tuple[ModelEntry, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _unique(self) -> PriceFile:

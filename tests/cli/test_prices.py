@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,25 @@ def test_a_model_in_use_without_a_price_is_an_error(ledger: FakeRecords) -> None
     view = CheckView.model_validate_json(result.stdout)
     assert view.models_in_use == (("conversation.openai", "new-model"),)
     assert [finding.value for finding in view.findings] == ["conversation.openai new-model"]
+
+
+def test_a_model_that_was_called_lately_and_retires_is_an_error(ledger: FakeRecords, tmp_path: Path) -> None:
+    facts = """models:
+  - provider: conversation.openai
+    model: sandbox-*
+    retires: 2026-12-01
+    source: the provider's page
+    checked: 2026-11-22
+"""
+    prices = file_with(tmp_path, PRICES.read_text() + facts)
+    calls = [call_record(call_id=f"c{days}", started_at=datetime.now(UTC) - timedelta(days=days)) for days in (29, 31)]
+    for call, expected in zip(calls, (1, 0), strict=True):
+        ledger.records = {"acme:T-1": task_record(calls=(call,))}
+        result = ask("price", "check", "--prices", prices, "--json")
+        assert result.exit_code == expected
+        findings = CheckView.model_validate_json(result.stdout).findings
+        retiring = [finding for finding in findings if finding.value == "conversation.openai sandbox-small, 2026-12-01"]
+        assert len(retiring) == expected
 
 
 def test_calls_that_failed_before_a_model_was_named_are_reported(ledger: FakeRecords) -> None:

@@ -212,9 +212,11 @@ class LedgerQueries:
         with self._engine.connect() as connection:
             return frozenset(connection.execute(select(DAILY_COSTS.c.tenant).distinct()).scalars())
 
-    def models_in_use(self) -> frozenset[tuple[str, str]]:
-        """Provider (component type) and model of all answered calls."""
+    def models_in_use(self, since: datetime | None = None) -> frozenset[tuple[str, str]]:
+        """Provider (component type) and model of all answered calls, or of those that started at `since` or later."""
         query = select(MODEL_CALLS.c.provider, MODEL_CALLS.c.model).where(MODEL_CALLS.c.model.is_not(None)).distinct()
+        if since is not None:
+            query = query.where(MODEL_CALLS.c.started_at >= since)
         with self._engine.connect() as connection:
             return frozenset((row.provider, row.model) for row in connection.execute(query))
 
