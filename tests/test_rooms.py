@@ -28,6 +28,7 @@ ORDER = (
     "llm",
     "worker",
     "telemetry",
+    "providers",
     "workflow",
     "tasks",
     "web",

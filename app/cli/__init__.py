@@ -2,7 +2,7 @@
 
 root.py          the list of commands, and how an error is reported
 submit.py tasks.py history.py record.py cost.py failure_cost.py reconcile.py prices.py ledger.py token.py demo.py
-doctor.py experiment.py retries.py                     the commands, each with its tables
+doctor.py experiment.py provider.py retries.py         the commands, each with its tables
 client.py        the agent's API as methods: address, token, proxies, failed requests
 opening.py       opens ledger and price book; options for days, times and tenants
 ticket_files.py  reads tickets from JSON Lines and help desk exports; names bad lines by number

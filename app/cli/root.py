@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from app import __version__
-from app.cli import cost, demo, doctor, experiment, history, ledger, prices, record, submit, tasks, token
+from app.cli import cost, demo, doctor, experiment, history, ledger, prices, provider, record, submit, tasks, token
 from app.cli.faults import AgentRefused, reword
 from app.cli.screen import complain
 from app.domain.errors import ConfigurationError, RefundAgentError
@@ -155,6 +155,7 @@ cli.add_typer(tasks.commands, name="task", cls=Commands)
 cli.command("record")(record.record)
 cli.add_typer(cost.commands, name="cost", cls=Commands)
 cli.add_typer(prices.commands, name="price", cls=Commands)
+cli.add_typer(provider.commands, name="provider", cls=Commands)
 cli.add_typer(ledger.commands, name="ledger", cls=Commands)
 cli.add_typer(token.commands, name="token", cls=Commands)
 cli.command("demo")(demo.demo)

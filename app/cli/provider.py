@@ -1,0 +1,242 @@
+"""`refund-agent provider ...`: the model providers there are templates for, and the switch from one to another."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from app.cli.client import AsJson
+from app.cli.opening import open_book
+from app.cli.screen import Column, Wide, figures, name, printable, say, show_facts, show_json, show_table
+from app.domain.errors import ConfigurationError
+from app.domain.money import plain
+
+if TYPE_CHECKING:
+    from app.providers.catalogue import ProviderTemplate
+    from app.providers.provider_schemas import CatalogueView, ProviderView
+    from app.providers.switch import Switch
+
+Provider = TypeVar("Provider", "ProviderTemplate", "ProviderView")
+
+commands = typer.Typer(help="Which model providers there are, and which one is in use.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Option(help="The project's folder.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider of `provider list`.")]
+_COLUMNS: tuple[Column | str, ...] = (
+    *name("provider", "in use"),
+    Column("component", spare=3),
+    "model",
+    *figures("in", "out"),
+    Column("currency", common=True),
+    Column("context", spare=2),
+    "retires",
+    Column("Dapr supports", spare=1),
+    "secrets",
+)
+
+
+@commands.command("list")
+def show_list(folder: Folder = Path(), wide: Wide = False, as_json: AsJson = False) -> None:
+    """Lists the providers with their model, its price per million tokens, its limits, and what Dapr supports."""
+    view = _catalogue(folder)
+    if as_json:
+        show_json(view)
+        return
+    show_table(_COLUMNS, [_row(provider) for provider in view.providers])
+    if view.in_use is None:
+        in_use = f"{view.component_type} {view.model}" if view.component_type else "a file that cannot be read"
+        say(f"note: components/llm.yaml is none of these: {in_use}")
+    say("`provider show NAME` says more, `provider use NAME` switches; docs/providers.md has the limits of each")
+
+
+@commands.command("show")
+def show(provider: Name, folder: Folder = Path(), as_json: AsJson = False) -> None:
+    """Shows one provider: its model with price and limits, what Dapr supports, and what it needs."""
+    view = _catalogue(folder)
+    chosen = _choose(provider, view.providers)
+    if as_json:
+        show_json(chosen)
+    else:
+        show_facts(_facts(chosen))
+
+
+@commands.command("use")
+def use(
+    provider: Name,
+    model: Annotated[str, typer.Option(help="Another model than the template's.", show_default=False)] = "",
+    endpoint: Annotated[str, typer.Option(help="Another address than the template's.", show_default=False)] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and write nothing.")] = False,
+    folder: Folder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Switches to a provider: writes components/llm.yaml, which the sidecar loads in seconds. Running tasks go on."""
+    from app.providers.catalogue import LIVE, read_templates
+    from app.providers.provider_schemas import SwitchView
+    from app.providers.switch import Unsuitable, plan_switch, write_switch
+
+    template = _choose(provider, read_templates(folder))
+    _refuse_without_secrets(folder, template)
+    try:
+        switch = plan_switch(folder, template, model, endpoint)
+    except Unsuitable as error:
+        raise typer.BadParameter(str(error)) from None
+    backup = None if dry_run else write_switch(folder, switch)
+    view = SwitchView(
+        provider=template.name,
+        component_type=template.component_type,
+        model=switch.model,
+        endpoint=switch.endpoint,
+        written=bool(switch.diff) and not dry_run,
+        file=str(folder / LIVE),
+        backup=str(backup) if backup else None,
+        diff=switch.diff,
+        notes=tuple(_notes(folder, switch)),
+    )
+    if as_json:
+        show_json(view)
+        return
+    for line in view.diff.splitlines():
+        typer.echo(printable(line))
+    kept = f"; what it held is in {view.backup}" if view.backup else ""
+    done = f"{view.file} has {template.name} now{kept}. The sidecar loads it within seconds (`refund-agent doctor`)."
+    nothing = "nothing was written (--dry-run)" if view.diff else f"{view.file} has that already; nothing was written"
+    say(done if view.written else nothing)
+    for note in view.notes:
+        say(f"note: {note}")
+
+
+def _catalogue(folder: Path) -> CatalogueView:
+    from app.config.settings import load
+    from app.pricing import litellm_prices
+    from app.providers.catalogue import LIVE, find_in_use, read_component, read_templates
+    from app.providers.provider_schemas import CatalogueView, provider_view
+    from app.providers.switch import missing_secrets
+
+    templates = read_templates(folder)
+    try:
+        live = read_component(folder / LIVE)
+    except ConfigurationError:
+        live = None
+    used = find_in_use(live, templates) if live else None
+    book, other, now = open_book(folder / load().prices_file), litellm_prices.load(), datetime.now(UTC)
+    views = []
+    for template in templates:
+        shown = replace(template, model=live.model, endpoint=live.endpoint) if live and template is used else template
+        missing, store = missing_secrets(folder, template)
+        known = missing if store or not template.secrets else None
+        views.append(provider_view(shown, book, other, now, in_use=template is used, missing_secrets=known))
+    return CatalogueView(
+        in_use=used.name if used else None,
+        component_type=live.component_type if live else None,
+        model=live.model if live else None,
+        providers=tuple(views),
+    )
+
+
+def _choose(wanted: str, providers: Sequence[Provider]) -> Provider:
+    """The provider of that name. Raises BadParameter with the nearest names."""
+    by_name = {provider.name: provider for provider in providers}
+    if wanted in by_name:
+        return by_name[wanted]
+    near = difflib.get_close_matches(wanted.lower(), by_name, n=3, cutoff=0.4) or sorted(by_name)
+    raise typer.BadParameter(f"there is no provider {wanted!r}; near it: {', '.join(near)}")
+
+
+def _refuse_without_secrets(folder: Path, template: ProviderTemplate) -> None:
+    from app.providers.switch import missing_secrets
+
+    missing, store = missing_secrets(folder, template)
+    if missing:
+        entries = ", ".join(f'"{secret}": "..."' for secret in missing)
+        raise ConfigurationError(
+            f"{template.name}: secret {', '.join(missing)} is not in {store}; add {entries} to it, run `make reload` "
+            "(the sidecar reads that file at start only), then run this again"
+        )
+
+
+def _notes(folder: Path, switch: Switch) -> Iterator[str]:
+    """What somebody who switches there should know."""
+    from app.config.settings import load
+    from app.pricing.schedule import NoPrice
+
+    template, support = switch.template, switch.template.support
+    if support and not support.tools:
+        until = f" until Dapr {support.tools_from}" if support.tools_from else ""
+        yield f"with {template.component_type}, tools do not work{until}: tickets are classified, and no draft is made"
+    if support and not support.usage:
+        yield f"Dapr passes on no usage of {template.component_type}: tokens are estimated (docs/cost-model.md)"
+    price = open_book(folder / load().prices_file).find(template.component_type, switch.model, datetime.now(UTC))
+    if isinstance(price, NoPrice):
+        yield f"its calls have no price: {price.reason}; {price.remedy}"
+
+
+def _row(provider: ProviderView) -> tuple[str, ...]:
+    price = provider.price
+    return (
+        provider.name,
+        "yes" if provider.in_use else "",
+        provider.component_type,
+        provider.model,
+        plain(price.input) if price else "none",
+        plain(price.output) if price else "none",
+        price.currency if price else "",
+        "" if provider.context_tokens is None else f"{provider.context_tokens:,}",
+        f"{provider.retires or ''}",
+        ", ".join(_supported(provider)) or "nothing",
+        _secrets(provider),
+    )
+
+
+def _supported(provider: ProviderView) -> Iterable[str]:
+    support = provider.support
+    if support is not None:
+        parts = {
+            "usage": support.usage,
+            "tools": support.tools,
+            "schema": support.structured_output,
+            "cached": support.cached_tokens,
+        }
+        yield from (part for part, supported in parts.items() if supported)
+
+
+def _secrets(provider: ProviderView) -> str:
+    if not provider.secrets:
+        return ""
+    if provider.missing_secrets is None:
+        return "unknown"
+    return "missing" if provider.missing_secrets else "there"
+
+
+def _facts(provider: ProviderView) -> Iterator[tuple[str, str]]:
+    yield "provider", f"{provider.name}{' (in use)' if provider.in_use else ''}"
+    yield "what", provider.description
+    yield "component", provider.component_type
+    yield "model", provider.model
+    yield "endpoint", provider.endpoint
+    if price := provider.price:
+        rates = (("in", price.input), ("cached in", price.cached_input), ("cache write", price.cache_write))
+        shown = [f"{title} {plain(rate)}" for title, rate in (*rates, ("out", price.output)) if rate is not None]
+        yield "price", f"{', '.join(shown)} {price.currency} per million tokens ({price.price_id})"
+    else:
+        yield "price", f"none: {provider.price_problem}"
+    if provider.context_tokens is not None:
+        yield "context", f"{provider.context_tokens:,} tokens ({provider.context_source})"
+    if provider.retires is not None:
+        yield "retires", f"{provider.retires} ({provider.retires_source})"
+    if provider.support is not None:
+        later = f"; tools from Dapr {provider.support.tools_from}" if provider.support.tools_from else ""
+        yield "Dapr supports", f"{', '.join(_supported(provider)) or 'nothing'}{later}"
+    yield "secrets", ", ".join(f"{secret} ({_state(provider, secret)})" for secret in provider.secrets)
+    yield "template", provider.file
+
+
+def _state(provider: ProviderView, secret: str) -> str:
+    if provider.missing_secrets is None:
+        return "unknown"
+    return "missing" if secret in provider.missing_secrets else "there"
