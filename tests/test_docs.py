@@ -35,9 +35,12 @@ def test_every_path_of_the_readme_exists() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_every_copy_of_the_readme_has_its_source() -> None:
-    for source in re.findall(r"cp (\S+) components/llm.yaml", README):
-        assert (ROOT / source).is_file(), source
+def test_every_provider_of_the_documents_has_its_template() -> None:
+    for document in (README, (ROOT / "docs" / "providers.md").read_text()):
+        names = re.findall(r"provider (?:show|use) ([a-z][a-z-]+)", document)
+        assert names
+        for name in names:
+            assert (ROOT / "components" / "providers" / f"{name}.yaml").is_file(), name
 
 
 def commands(text: str) -> list[list[str]]:
@@ -55,7 +58,7 @@ def leaves(group: TyperGroup) -> Iterator[Any]:
         yield command
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/crash-cost.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/crash-cost.md", "docs/providers.md"])
 def test_every_command_of_the_documents_is_one_with_its_options(
     document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -76,7 +76,8 @@ def show(
 
 @commands.command("check")
 def check(prices: Prices = None, wide: Wide = False, as_json: AsJson = False) -> None:
-    """Checks the price file; exit code 1 if amounts are wrong or missing. Changes nothing."""
+    """Checks the price file; exit code 1 if amounts are wrong or missing, or a model in use retires within 30 days.
+    Changes nothing."""
     view = _check_book(open_book(prices))
     if as_json:
         show_json(view)

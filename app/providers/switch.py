@@ -20,10 +20,11 @@ import yaml
 from app.config import yaml_file
 from app.config.secret_files import UnreadableSecrets, read_secrets
 from app.domain.errors import ConfigurationError
-from app.providers.catalogue import LIVE, ProviderTemplate, read_component
+from app.providers.catalogue import LIVE, TEMPLATES, ProviderTemplate, read_component
 
-# daprd loads every *.yaml and *.yml of the folder, so the backup ends otherwise.
-BACKUP = LIVE.with_name("llm.yaml.bak")
+# daprd loads every *.yaml and *.yml of components/, warns of every other file there at each load, and reads no folder
+# inside it. So backup and draft are beside the templates.
+BACKUP = TEMPLATES / "llm.yaml.bak"
 _PLACEHOLDER = "YOUR-"
 _ADDRESS = re.compile(r"https?://[!-~]+")
 _LOCAL_FILE = "secretstores.local.file"
@@ -65,7 +66,7 @@ def plan_switch(folder: Path, template: ProviderTemplate, model: str = "", endpo
 
 
 def write_switch(folder: Path, switch: Switch) -> Path | None:
-    """Writes components/llm.yaml in one step, and the text that was there beside it. Returns the backup's path; None if
+    """Writes components/llm.yaml in one step, and what it held into the backup. Returns the backup's path; None if
     nothing was there or it has the text already. Raises OSError."""
     live, backup = folder / LIVE, folder / BACKUP
     if not switch.diff:
@@ -73,7 +74,7 @@ def write_switch(folder: Path, switch: Switch) -> Path | None:
     existed = live.exists()
     if existed:
         shutil.copy2(live, backup)
-    draft = live.with_name(f".{live.name}.{secrets.token_hex(8)}")
+    draft = backup.with_name(f".{live.name}.{secrets.token_hex(8)}")
     try:
         with draft.open("w", encoding="utf-8") as file:
             file.write(switch.text)

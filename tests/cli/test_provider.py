@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from app.providers.catalogue import LIVE, read_templates
 from app.providers.provider_schemas import CatalogueView, ProviderView, SwitchView
-from tests.cli.reading import ask, row, told
+from tests.cli.reading import ask, json_answer, row
 from tests.cli.test_documented_keys import keys
 from tests.paths import ROOT
 from tests.providers.folder import copy_project
@@ -66,7 +66,7 @@ def test_facts_of_finances_file_are_shown_with_their_line(folder: Path) -> None:
     facts = "context_tokens: 8192, retires: 2030-01-01, source: us, checked: 2026-11-22"
     more = f"models:\n  - {{provider: ollama, model: llama3.2, {facts}}}\n"
     prices.write_text(prices.read_text() + more)
-    view = told("provider", "show", "ollama", "--folder", str(folder))
+    view = json_answer("provider", "show", "ollama", "--folder", str(folder))
     assert (view["context_tokens"], view["retires"]) == (8192, "2030-01-01")
     assert view["context_source"] == f"{prices}:{len(prices.read_text().splitlines())}"
     assert row(ask("provider", "list", "--folder", str(folder)).stdout, "ollama ")[-2] == "2030-01-01"
@@ -76,7 +76,7 @@ def test_a_switch_is_written_and_says_what_it_means(folder: Path) -> None:
     result = ask("provider", "use", "anthropic", "--folder", str(folder))
     assert result.exit_code == 0
     assert "+  type: conversation.anthropic\n" in result.stdout
-    assert f"what it held is in {folder}/components/llm.yaml.bak" in result.stdout
+    assert f"what it held is in {folder}/components/providers/llm.yaml.bak" in result.stdout
     assert "note: with conversation.anthropic, tools do not work until Dapr 1.19.0" in result.stdout
     assert "tokens are estimated" in result.stdout
     assert KEY not in result.stdout + (folder / LIVE).read_text()
@@ -91,7 +91,7 @@ def test_a_dry_run_writes_nothing(folder: Path) -> None:
     assert "+      value: m\n" in result.stdout
     assert "note: its calls have no price: model m of provider conversation.openai" in result.stdout
     assert (folder / LIVE).read_text() == before
-    assert not list((folder / "components").glob("*.bak"))
+    assert not list((folder / "components").rglob("*.bak"))
 
 
 def test_a_missing_secret_is_refused_with_its_name_and_the_file(folder: Path) -> None:
@@ -129,17 +129,17 @@ def test_of_a_secret_store_that_is_no_file_nothing_is_said_and_nothing_is_refuse
     store = folder / "components" / "secrets.yaml"
     store.write_text(store.read_text().replace("secretstores.local.file", "secretstores.hashicorp.vault"))
     assert row(ask("provider", "list", "--folder", str(folder)).stdout, "openai ")[-1] == "unknown"
-    assert told("provider", "show", "openai", "--folder", str(folder))["missing_secrets"] is None
+    assert json_answer("provider", "show", "openai", "--folder", str(folder))["missing_secrets"] is None
     assert ask("provider", "use", "openai", "--folder", str(folder)).exit_code == 0
 
 
 def test_json_answers_have_their_models(folder: Path) -> None:
-    listed = CatalogueView.model_validate(told("provider", "list", "--folder", str(folder)))
+    listed = CatalogueView.model_validate(json_answer("provider", "list", "--folder", str(folder)))
     assert (listed.in_use, listed.component_type, listed.model) == ("sandbox", "conversation.openai", "sandbox-small")
-    shown = ProviderView.model_validate(told("provider", "show", "anthropic", "--folder", str(folder)))
+    shown = ProviderView.model_validate(json_answer("provider", "show", "anthropic", "--folder", str(folder)))
     assert shown == next(provider for provider in listed.providers if provider.name == "anthropic")
-    used = SwitchView.model_validate(told("provider", "use", "anthropic", "--folder", str(folder)))
-    assert (used.written, used.backup) == (True, f"{folder}/components/llm.yaml.bak")
+    used = SwitchView.model_validate(json_answer("provider", "use", "anthropic", "--folder", str(folder)))
+    assert (used.written, used.backup) == (True, f"{folder}/components/providers/llm.yaml.bak")
     assert len(used.notes) == 2
 
 

@@ -54,6 +54,9 @@ COMMANDS = {
     "price show": ("price", "show", "--at", "2026-11-30"),
     "price show model": ("price", "show", "gpt-4o-mini", "--provider", "openai", "--at", "2026-11-30"),
     "price check": ("price", "check"),
+    "provider list": ("provider", "list"),
+    "provider show": ("provider", "show", "anthropic"),
+    "provider use": ("provider", "use", "ollama", "--dry-run"),
     "doctor retries": ("doctor", "retries"),
     "task list": ("task", "list", "--limit", "200"),
 }

@@ -34,13 +34,12 @@ def test_a_switch_writes_the_template_with_its_comments(tmp_path: Path) -> None:
     assert "-  type: conversation.openai\n+  type: conversation.ollama\n" in switch.diff
 
 
-def test_daprd_would_load_neither_the_backup_nor_a_draft(tmp_path: Path) -> None:
+def test_daprd_sees_neither_the_backup_nor_a_draft(tmp_path: Path) -> None:
     folder = copy_project(tmp_path)
-    before = {path.name for path in (folder / "components").iterdir()}
+    before = set((folder / "components").rglob("*"))
     write_switch(folder, plan_switch(folder, BY_NAME["ollama"]))
-    added = {path.name for path in (folder / "components").iterdir()} - before
-    assert added == {"llm.yaml.bak"}
-    assert BACKUP.suffix not in (".yaml", ".yml")
+    assert set((folder / "components").rglob("*")) - before == {folder / BACKUP}
+    assert (BACKUP.parent.parent, BACKUP.suffix) == (LIVE.parent, ".bak")
 
 
 def test_model_and_endpoint_are_the_only_lines_that_change(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Every provider template in a real daprd, and `provider use` while tickets are worked: no task fails, nothing
+restarts, and each call is booked under the component and the model that answered it."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.root import cli
+from app.domain.models import CallState
+from app.ledger.reading.queries import LedgerQueries
+from app.ledger.store import database
+from app.pricing.charge_types import CallRecord
+from app.providers.catalogue import read_templates
+from runtime.stack_commands import project_ports, repoint
+from sandbox.data import load_tickets
+from tests.live import SETTLED, Live, daprd_of, make_stack, until
+from tests.paths import ROOT
+
+pytestmark = [pytest.mark.runtime, pytest.mark.whole]
+
+TEMPLATES = read_templates(ROOT)
+BY_NAME = {template.name: template for template in TEMPLATES}
+SECRETS = sorted({secret for template in TEMPLATES for secret in template.secrets})
+# Each can be asked for a whole ticket; Anthropic's protocol stops at the draft with Dapr 1.18.
+ROUND = ("sandbox-anthropic", "sandbox-ollama", "sandbox-deepseek", "sandbox-huggingface", "sandbox")
+TICKETS = 60
+
+
+@pytest.fixture(scope="module")
+def stack_with_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A running product whose folder has the templates, with the sandbox's port, and an invented secret for each."""
+    stack = make_stack(tmp_path_factory.mktemp("providers"))
+    target = stack.components / "providers"
+    target.mkdir()
+    for file in (ROOT / "components" / "providers").glob("*.yaml"):
+        (target / file.name).write_text(repoint(file.read_text(), {project_ports()[0]: stack.ports.model}))
+    file = stack.state / "secrets.json"
+    secrets = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(secrets | dict.fromkeys(SECRETS, "invented")))
+    file.chmod(0o600)
+    with stack:
+        live = Live(stack)
+        yield live
+        live.close()
+
+
+def loaded(live: Live) -> list[str]:
+    """The types of the conversation components that the sidecar has loaded."""
+    url = f"{live.stack.dapr_url}/v1.0/metadata"
+    metadata = live.outside.get(url, headers=daprd_of(live.stack).headers).raise_for_status().json()
+    return [entry["type"] for entry in metadata["components"] if entry["type"].startswith("conversation.")]
+
+
+def use(live: Live, name: str, *options: str) -> None:
+    """`refund-agent provider use`, as a person types it in that folder; returns when the sidecar has loaded it."""
+    words = ["provider", "use", name, "--folder", str(live.stack.folder), *options]
+    prices = {"REFUND_AGENT_PRICES_FILE": str(ROOT / "config" / "prices.yaml")}
+    log, loads = live.stack.log("daprd"), f"Component loaded: llm ({BY_NAME[name].component_type}/v1)"
+    before = log.read_text().count(loads)
+    result = CliRunner().invoke(cli, words, env=prices)
+    assert result.exit_code == 0, (result.output, result.stderr)
+    until(lambda: log.read_text().count(loads) > before, f"{name} is loaded")
+    assert loaded(live) == [BY_NAME[name].component_type]
+
+
+def processes(live: Live) -> dict[str, int]:
+    """The process ids of the agent and its sidecar."""
+    return {name: live.stack.pid(name) for name in ("daprd", "worker")}
+
+
+def test_daprd_loads_no_template_from_its_folder(stack_with_templates: Live) -> None:
+    assert loaded(stack_with_templates) == ["conversation.openai"]
+
+
+def test_every_template_is_loaded_by_a_running_sidecar(stack_with_templates: Live) -> None:
+    live = stack_with_templates
+    before = processes(live)
+    for template in TEMPLATES:
+        endpoint = ("--endpoint", "https://acme.openai.azure.com") if template.name == "azure-openai" else ()
+        use(live, template.name, *endpoint)
+    use(live, "sandbox")
+    log = live.stack.log("daprd").read_text()
+    assert "Failed to init component llm" not in log
+    assert not re.search(r"non-YAML \S+ file \.?llm", log), "daprd sees neither the backup nor a draft"
+    assert processes(live) == before
+
+
+def calls_of(live: Live) -> tuple[CallRecord, ...]:
+    """Every model call in the journal."""
+    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
+    try:
+        return LedgerQueries(engine).calls()
+    finally:
+        engine.dispose()
+
+
+def has_answered(live: Live, model: str) -> bool:
+    """Whether a call of that model is in the journal."""
+    return any(call.model == model for call in calls_of(live))
+
+
+def finish(live: Live, task_ids: list[str]) -> Counter[str]:
+    """Waits until every task is at its end or with a person, and resumes those that a refused draft has parked. Returns
+    the statuses that were seen."""
+    seen = Counter[str]()
+
+    def is_over(task_id: str) -> bool:
+        status = live.view(task_id)["status"]
+        seen[status] += 1
+        if status == "parked":
+            live.web.post(f"/tasks/{task_id}/resume")
+        return status in (*SETTLED, "failed")
+
+    for task_id in task_ids:
+        until(partial(is_over, task_id), f"{task_id} is over", 120)
+    return seen
+
+
+@pytest.mark.timeout(400)
+def test_a_switch_with_tasks_in_flight_fails_none_and_each_call_names_its_model(stack_with_templates: Live) -> None:
+    live, before = stack_with_templates, processes(stack_with_templates)
+    live.outside.put(f"{live.stack.model_url}/latency", json={"seconds": 0.3}).raise_for_status()
+    stop, sent = threading.Event(), list[str]()
+
+    def send() -> None:
+        for ticket in load_tickets()[:TICKETS]:
+            if stop.wait(0.3):
+                return
+            sent.append(live.submit(ticket.model_dump(mode="json")))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for name in ROUND:
+            use(live, name)
+            until(partial(has_answered, live, BY_NAME[name].model), f"a call is booked under {name}")
+    finally:
+        stop.set()
+        sender.join()
+    seen = finish(live, sent)
+    assert len(sent) > len(ROUND)
+    assert not seen["failed"], seen
+    assert processes(live) == before
+
+    settled = [call for call in calls_of(live) if call.state is CallState.SETTLED]
+    types = {template.model: template.component_type for template in map(BY_NAME.__getitem__, ROUND)}
+    assert {call.model for call in settled} == set(types)
+    for call in settled:  # a call during which the component changed is booked under no component
+        assert call.provider in (types[call.model or ""], ""), call
+    billed = Counter(row["model"] for row in live.bill() if row["billed"])
+    assert not Counter(call.model for call in settled) - billed, "no answer is booked under a model that gave none"
