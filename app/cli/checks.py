@@ -262,7 +262,7 @@ def sdk(version: Version | None) -> Iterator[DoctorFinding]:
         yield DoctorFinding("Python SDK", False, problem, "install everything: `make setup`")
         return
     yield DoctorFinding("Python SDK", version in PATCHED, str(version), "" if version in PATCHED else _PINNED)
-    off = [workaround.name for workaround in workarounds.ALL if workarounds.untested(workaround, version)]
+    off = [workaround.name for workaround in workarounds.ALL if workarounds.is_untested(workaround, version)]
     if off:
         problem = f"not worked around, since the patches are untested with {version}: {', '.join(off)}"
         yield DoctorFinding("Python SDK's defects", False, problem, _PINNED)

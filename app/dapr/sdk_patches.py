@@ -42,13 +42,13 @@ def _works_around(workaround: Workaround) -> Callable[[Callable[[], None]], Call
         @functools.wraps(patch)
         def apply() -> None:
             version = sdk_version()
-            if workarounds.untested(workaround, version):
+            if workarounds.is_untested(workaround, version):
                 log.warning(
                     "Python SDK %s: not patched (%s): the patch was never tested with this version",
                     version,
                     workaround.name,
                 )
-            if not workarounds.needed(workaround, version):
+            if not workarounds.is_needed(workaround, version):
                 return
             try:
                 patch()

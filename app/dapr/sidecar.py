@@ -61,7 +61,7 @@ def version(daprd: Daprd) -> str:
 def needs(daprd: Daprd, workaround: Workaround) -> bool:
     """Whether a defect of the running daprd must be worked around. Asks daprd each time, because it may have been
     restarted as another version."""
-    return workarounds.needed(workaround, workarounds.parse(version(daprd)))
+    return workarounds.is_needed(workaround, workarounds.parse(version(daprd)))
 
 
 def secret(daprd: Daprd, store: str, name: str) -> str | None:
@@ -120,7 +120,7 @@ class WorkerConnection:
         try:
             with self._daprd.client(2) as client:
                 metadata = client.get("/v1.0/metadata").raise_for_status().json()
-            if not workarounds.needed(LOCKED_UP, workarounds.parse(str(metadata.get("runtimeVersion")))):
+            if not workarounds.is_needed(LOCKED_UP, workarounds.parse(str(metadata.get("runtimeVersion")))):
                 return None
             return int(metadata.get("workflows", {}).get("connectedWorkers", 0))  # daprd leaves out a zero
         except (httpx.HTTPError, ValueError, AttributeError, TypeError):

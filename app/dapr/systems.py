@@ -50,7 +50,7 @@ class DaprSystems:
         """See `Systems.ask`."""
         url = f"{self._daprd.http}/v1.0/invoke/{system}/method/{method}"
         try:
-            async with self._connected().post(url, json=body) as response:
+            async with self._current_session().post(url, json=body) as response:
                 if response.status != 200:
                     raise _error(system, method, response.status, await response.text())
                 answer = await response.json()
@@ -67,7 +67,7 @@ class DaprSystems:
         if self._session is not None:
             await self._session.close()
 
-    def _connected(self) -> aiohttp.ClientSession:
+    def _current_session(self) -> aiohttp.ClientSession:
         """The HTTP session. Made at the first request, because it belongs to the event loop that is running then."""
         if self._session is None:
             self._session = aiohttp.ClientSession(

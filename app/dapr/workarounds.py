@@ -1,6 +1,6 @@
 """The defects of Dapr that this agent works around, and the versions in which each workaround is needed.
 
-Each use of a workaround calls `needed` with the running version: daprd's comes from its metadata (`sidecar.py`), the
+Each use of a workaround calls `is_needed` with the running version: daprd's comes from its metadata (`sidecar.py`), the
 Python SDK's from the installed package (`sdk_version.py`). If the version is unknown, the workaround is on: an unneeded
 one costs little, a missing one loses work.
 
@@ -161,7 +161,7 @@ HEALTH = Workaround(
     None,
 )
 SPANS = Workaround(
-    "spans for nobody",
+    "unused spans",
     "Every gRPC call gets a span if OpenTelemetry's instrumentation is installed, even if no collector is set.",
     "",
     Component.SDK,
@@ -183,16 +183,16 @@ ALL = (
 )
 
 
-def needed(workaround: Workaround, running: Version | None) -> bool:
+def is_needed(workaround: Workaround, running: Version | None) -> bool:
     """Whether the workaround must be on if version `running` of its component runs; None if that is unknown."""
-    return not _is_fixed(workaround, running) and not untested(workaround, running)
+    return not _is_fixed(workaround, running) and not is_untested(workaround, running)
 
 
 def _is_fixed(workaround: Workaround, running: Version | None) -> bool:
     return running is not None and workaround.fixed_in is not None and running >= workaround.fixed_in
 
 
-def untested(workaround: Workaround, running: Version | None) -> bool:
+def is_untested(workaround: Workaround, running: Version | None) -> bool:
     """Whether a patch of the SDK is off although the defect may exist, because the running SDK is later than those that
     the patch was tested with."""
     later = running is not None and running >= PATCHED.below._replace(final=False)
@@ -201,7 +201,9 @@ def untested(workaround: Workaround, running: Version | None) -> bool:
 
 def active(component: Component, running: Version | None) -> tuple[Workaround, ...]:
     """The workarounds that are on if version `running` of the component runs."""
-    return tuple(workaround for workaround in ALL if workaround.component is component and needed(workaround, running))
+    return tuple(
+        workaround for workaround in ALL if workaround.component is component and is_needed(workaround, running)
+    )
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ def load_bundled() -> ListPrices:
 
 def _standard(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
     if isinstance(info.prices, types.ModelPrice):
-        return _usable([_dated(info.prices, None)])
-    return _usable([_dated(price.prices, price.constraint) for price in info.prices])
+        return _usable([_dated_schedule(info.prices, None)])
+    return _usable([_dated_schedule(price.prices, price.constraint) for price in info.prices])
 
 
 def _usable(dated: list[DatedSchedule]) -> tuple[DatedSchedule, ...]:
@@ -139,7 +139,7 @@ def _usable(dated: list[DatedSchedule]) -> tuple[DatedSchedule, ...]:
 
 def _batch(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
     return tuple(
-        _dated(price_variant.prices, price_variant.constraint)
+        _dated_schedule(price_variant.prices, price_variant.constraint)
         for price_variant in info.price_variants or ()
         if price_variant.when == _BATCH
     )
@@ -148,7 +148,7 @@ def _batch(info: types.ModelInfo) -> tuple[DatedSchedule, ...]:
 _Constraint = types.StartDateConstraint | types.TimeOfDateConstraint | None
 
 
-def _dated(prices: types.ModelPrice, constraint: _Constraint) -> DatedSchedule:
+def _dated_schedule(prices: types.ModelPrice, constraint: _Constraint) -> DatedSchedule:
     schedule, uncounted = _schedule(vars(prices))
     if isinstance(constraint, types.StartDateConstraint):
         return DatedSchedule(schedule, uncounted, start=constraint.start_date)

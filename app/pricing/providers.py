@@ -96,18 +96,18 @@ UNBILLED = frozenset({"echo", "ollama"})
 _AZURE = frozenset({"openai", "anthropic"})
 
 
-def _normalised(name: str) -> str:
+def _normalise(name: str) -> str:
     return _SEPARATORS.sub("", name.strip().lower().removeprefix(_PREFIX))
 
 
 _IDS: Mapping[str, str] = {
-    _normalised(name): provider for provider, names in _NAMES.items() for name in (provider, *names)
+    _normalise(name): provider for provider, names in _NAMES.items() for name in (provider, *names)
 }
 
 
 def known_provider(name: str) -> str | None:
     """Our id of a provider, by any of its known names; None for an unknown name."""
-    return _IDS.get(_normalised(name))
+    return _IDS.get(_normalise(name))
 
 
 def provider_id(name: str) -> str:

@@ -112,7 +112,7 @@ def _defect_possible(connection: Connection, ended: datetime) -> bool:
     """Whether a daprd with the defect, or one of unknown version, ran beside any worker when the run ended."""
     lived = (WORKERS.c.started_at <= ended + _BESIDE) & (WORKERS.c.seen_at >= ended - _BESIDE)
     beside = connection.execute(select(WORKERS.c.daprd).where(lived).distinct()).scalars().all()
-    return any(workarounds.needed(REJECTED_RUNS, workarounds.parse(version)) for version in beside or [""])
+    return any(workarounds.is_needed(REJECTED_RUNS, workarounds.parse(version)) for version in beside or [""])
 
 
 def _take_turn(connection: Connection, task_id: str, ended: datetime, now: datetime) -> Turn:

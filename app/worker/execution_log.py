@@ -133,7 +133,7 @@ class Executions:
         number = await self._write_start(attempt)
         if number > 1:
             # Not logged as started while it waits: if another attempt kills this worker, this one must not be blamed.
-            await self._writer.write(lambda connection: run(connection, _WITHDRAW, _numbered(attempt, number)))
+            await self._writer.write(lambda connection: run(connection, _WITHDRAW, _execution_key(attempt, number)))
             if (result := await self._existing_result(attempt)) is not None:
                 yield result
                 return
@@ -151,7 +151,7 @@ class Executions:
         """Logs running executions as lost, because the sidecar that waits for their results is gone: all of them, or
         those of one attempt."""
         keys = [key for key in self._running if only in (None, key[0])]
-        lost = [_numbered(*key) | {"lost": microseconds(self._clock())} for key in keys]
+        lost = [_execution_key(*key) | {"lost": microseconds(self._clock())} for key in keys]
         if not lost:
             return
         try:
@@ -253,7 +253,7 @@ def _insert_start(connection: Connection, attempt: StepAttempt, row: dict[str, A
     return number
 
 
-def _numbered(attempt: StepAttempt, number: int) -> dict[str, Any]:
+def _execution_key(attempt: StepAttempt, number: int) -> dict[str, Any]:
     return attempt.key | {"the_number": number}
 
 

@@ -17,9 +17,9 @@ from app.dapr.workarounds import (
     Version,
     Workaround,
     active,
-    needed,
+    is_needed,
+    is_untested,
     parse,
-    untested,
 )
 from runtime import programs
 from runtime.go_build import DAPR
@@ -51,11 +51,11 @@ def test_versions_are_parsed_as_programs_report_them(text: str | None, version: 
 def test_a_workaround_is_off_from_the_release_that_fixes_its_defect(workaround: Workaround) -> None:
     fixed_in = workaround.fixed_in
     assert fixed_in is not None
-    assert needed(workaround, Version(1, 18, 2))
-    assert needed(workaround, fixed_in._replace(final=False)), "a pre-release may lack the fix"
-    assert needed(workaround, None), "an unknown version may have the defect"
-    assert not needed(workaround, fixed_in)
-    assert not needed(workaround, fixed_in._replace(patch=fixed_in.patch + 1))
+    assert is_needed(workaround, Version(1, 18, 2))
+    assert is_needed(workaround, fixed_in._replace(final=False)), "a pre-release may lack the fix"
+    assert is_needed(workaround, None), "an unknown version may have the defect"
+    assert not is_needed(workaround, fixed_in)
+    assert not is_needed(workaround, fixed_in._replace(patch=fixed_in.patch + 1))
 
 
 def test_each_version_switches_off_the_workarounds_that_it_fixes() -> None:
@@ -74,16 +74,16 @@ def test_each_version_switches_off_the_workarounds_that_it_fixes() -> None:
 @pytest.mark.parametrize("workaround", SDK, ids=lambda workaround: workaround.name)
 def test_a_patch_is_on_for_the_sdks_it_was_written_for_and_for_no_later_one(workaround: Workaround) -> None:
     for version in (None, PATCHED.least, Version(1, 19, 0)):
-        assert needed(workaround, version)
-        assert not untested(workaround, version)
+        assert is_needed(workaround, version)
+        assert not is_untested(workaround, version)
     for version in (PATCHED.below, PATCHED.below._replace(final=False), Version(2, 0, 0)):
-        assert not needed(workaround, version)
-        assert untested(workaround, version)
+        assert not is_needed(workaround, version)
+        assert is_untested(workaround, version)
     fixed_in = replace(workaround, fixed_in=Version(1, 18, 9))
-    assert needed(fixed_in, Version(1, 18, 8))
+    assert is_needed(fixed_in, Version(1, 18, 8))
     for version in (Version(1, 18, 9), PATCHED.below):
-        assert not needed(fixed_in, version)
-        assert not untested(fixed_in, version)
+        assert not is_needed(fixed_in, version)
+        assert not is_untested(fixed_in, version)
 
 
 def test_the_installed_sdk_is_one_that_the_patches_were_written_for() -> None:

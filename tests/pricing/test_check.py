@@ -261,7 +261,7 @@ def test_an_agreement_without_a_price_that_the_list_has_apart_is_a_warning() -> 
     assert check(price_book(bare), [], NOW) == ()
 
 
-def test_an_agreement_with_a_provider_that_nobody_knows_is_a_warning() -> None:
+def test_an_agreement_with_an_unknown_provider_is_a_warning() -> None:
     for name in ("OpenAI", "conversation.openai", "conversation.*", "open*", "Azure OpenAI", "AWS Bedrock"):
         assert not any("no provider" in finding.problem for finding in findings_of(priced() | {"provider": name}))
     finding = next(

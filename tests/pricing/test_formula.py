@@ -158,7 +158,7 @@ def test_tokens_that_are_not_reported_have_no_amount() -> None:
     assert nothing.cost_basis is CostBasis.UNREPORTED
 
 
-def test_counts_that_nobody_vouches_for_are_not_known() -> None:
+def test_unreported_counts_are_not_known() -> None:
     assert priced(TokenUsage(input_tokens=100, output_tokens=100, basis=UsageBasis.UNREPORTED)).contracted_cost is None
 
 
@@ -176,7 +176,7 @@ def test_an_unreported_split_makes_the_input_an_estimate_where_it_changes_the_pr
     assert (none.cost_basis, none.unsplit) == (CostBasis.REPORTED, ())
 
 
-def test_without_the_input_nobody_knows_the_tier() -> None:
+def test_without_the_input_the_tier_is_not_known() -> None:
     assert (
         priced(TokenUsage(input_tokens=None, output_tokens=100), tiers=TIERS).lines[1].usage_basis
         is UsageBasis.ESTIMATED

@@ -40,7 +40,7 @@ def test_a_file_imports_only_what_is_pure(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_only_loaders_read_files_and_nobody_reads_a_clock(file: Path) -> None:
+def test_only_loaders_read_files_and_no_module_reads_a_clock(file: Path) -> None:
     text = file.read_text()
     assert not re.search(r"\bopen\(|\.now\(|\butcnow\b|\benviron\b|\bgetenv\b|\btoday\(|\bprint\(", text)
     assert (".read_text(" in text or "yaml_file.read(" in text) <= (file.name in LOADERS)

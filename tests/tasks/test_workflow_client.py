@@ -13,7 +13,7 @@ import pytest
 
 from app.config import policy
 from app.dapr.daprd import Daprd
-from app.dapr.workarounds import NEVER_STARTED, TORN_READ, Workaround, needed, parse
+from app.dapr.workarounds import NEVER_STARTED, TORN_READ, Workaround, is_needed, parse
 from app.domain.deadline import within
 from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import Decision
@@ -98,7 +98,7 @@ def of_version(version: str) -> tuple[WorkflowClient, Asked]:
 
     def needs(workaround: Workaround) -> bool:
         assert workaround in (TORN_READ, NEVER_STARTED)
-        return needed(workaround, parse(version))
+        return is_needed(workaround, parse(version))
 
     asked = Asked()
     return WorkflowClient(asked, pause=lambda _: None, needs=needs), asked

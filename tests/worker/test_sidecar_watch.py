@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from app.dapr.workarounds import needed, parse
+from app.dapr.workarounds import is_needed, parse
 from app.domain.errors import LedgerGone
 from app.domain.models import CallState
 from app.ledger.store import database
@@ -88,7 +88,7 @@ class Bench:
             worker,
             lambda: self.now,
             metrics=self.daprd.url,
-            needs=lambda workaround: needed(workaround, running),
+            needs=lambda workaround: is_needed(workaround, running),
         )
 
     def call(self, start: float, seconds: float | None, worker: str = "w1") -> None:

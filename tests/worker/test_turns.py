@@ -164,11 +164,11 @@ class Endless:
 
     def __init__(self) -> None:
         self.ill = True
-        self.begun = 0
+        self.turns = 0
 
     def execute(self, request: Any, stub: Any, token: str) -> None:
         """Executes a turn as the SDK does."""
-        self.begun += 1
+        self.turns += 1
         while self.ill:
             pass
         stub.CompleteOrchestratorTask(protos.WorkflowResponse(instanceId=request.instanceId, completionToken=token))
@@ -180,14 +180,14 @@ def test_a_turn_that_was_set_aside_is_retried_after_a_doubling_pause(watchdog: W
     counts = []
     for now[0] in (0.0, 59.0, 61.0, 120.0, 180.0, 182.0, 400.0, 423.0):
         assert turns.answer(turn("acme:T-1")).customStatus.value
-        counts.append(sdk.begun)
+        counts.append(sdk.turns)
     assert counts == [1, 1, 2, 2, 2, 3, 3, 4], "at first, after 60 s, 120 s, 240 s"
     assert turns.set_aside == 4
     sdk.ill, now[0] = False, 1_000.0
     assert not turns.answer(turn("acme:T-1")).HasField("customStatus"), "the workflow's own answer"
     sdk.ill = True
     turns.answer(turn("acme:T-1"))
-    assert sdk.begun == 6, "its last turn returned, so it does not rest any more"
+    assert sdk.turns == 6, "its last turn returned, so it does not rest any more"
 
 
 def test_a_task_with_an_endless_turn_can_be_terminated(watchdog: Watchdog) -> None:

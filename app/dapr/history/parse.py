@@ -216,7 +216,7 @@ def _outline(instance_id: str, history: History) -> WorkflowRun:
         patches=_patches(history),
         app_id=_app_id(started),
         parent=_parent(started),
-        continued=_continued(history, started),
+        continued=_is_continuation(history, started),
         rerun_of=entries.rerun_of(history),
         input=entries.payload(started.body, "input") if started else None,
         output=entries.payload(ended.body, "result") if ended else None,
@@ -269,7 +269,7 @@ def _parent(started: Entry | None) -> Parent | None:
     return Parent(parent.workflowInstance.instanceId, parent.name.value, parent.appID, parent.taskScheduledId)
 
 
-def _continued(history: History, started: Entry | None) -> bool:
+def _is_continuation(history: History, started: Entry | None) -> bool:
     """Whether this generation follows another. Dapr does not number generations, but only in a following one the first
     `workflowStarted` has a router and is not later than `executionStarted`."""
     first = history.first("workflowStarted")

@@ -127,14 +127,14 @@ class HistoryReader:
     def scheduled_input(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
         """The input of a step, as JSON; None if the history has no such step, which happens for a moment because daprd
         hands out a step before it saves the turn that schedules it. Raises TaskNotFound, HistoryTampered."""
-        scheduled = _scheduled(self.events(instance_id), event_id, execution_id)
+        scheduled = _find_schedule(self.events(instance_id), event_id, execution_id)
         return None if scheduled is None else str(scheduled.input.value)
 
     def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
         """The result of a completed step, as it was delivered; None if the step has not completed. Raises StepOver if
         the step's attempt has failed, TaskNotFound, HistoryTampered."""
         events = self.events(instance_id)
-        if _scheduled(events, event_id, execution_id) is None:
+        if _find_schedule(events, event_id, execution_id) is None:
             return None  # the step belongs to another run under the same id
         if any(event.taskFailed.taskScheduledId == event_id for event in events if event.HasField("taskFailed")):
             raise StepOver(
@@ -209,7 +209,7 @@ class HistoryReader:
         )
 
 
-def _scheduled(events: Iterable[Any], event_id: int, execution_id: str) -> Any | None:
+def _find_schedule(events: Iterable[Any], event_id: int, execution_id: str) -> Any | None:
     """The `taskScheduled` of a step; None if the history has none, or one of another run."""
     for event in events:
         if event.eventId == event_id and event.taskScheduled.taskExecutionId == execution_id:

@@ -91,7 +91,7 @@ def spans(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> tuple[
     if run.started_at is None:
         return ()
     end = run.ended_at or until
-    clipped = _clipped(_intervals(run, idle or {}), run.started_at, end)
+    clipped = _clip(_intervals(run, idle or {}), run.started_at, end)
     return tuple(_merge_neighbours(_spans(clipped, run.started_at, end)))
 
 
@@ -109,7 +109,7 @@ def shares(run: WorkflowRun, until: datetime, idle: Idle | None = None) -> dict[
     ]
     end = run.ended_at or until
     by_share: Counter[Share] = Counter()
-    for first, last, current in _sweep(_clipped([*own_code, *steps], run.started_at, end), run.started_at, end):
+    for first, last, current in _sweep(_clip([*own_code, *steps], run.started_at, end), run.started_at, end):
         # The workflow's own code counts only while no step is active.
         keys = sorted(key for key in current if key[0]) or sorted(current)
         microseconds = (last - first) // _MICROSECOND
@@ -157,7 +157,7 @@ def _intervals(run: WorkflowRun, idle: Idle) -> Iterator[tuple[Key, datetime, da
         yield (TimePart.TIMER, ""), timer.started_at, timer.ended_at
 
 
-def _clipped(
+def _clip(
     intervals: Iterable[tuple[_Label, datetime, datetime | None]], start: datetime, end: datetime
 ) -> Iterator[tuple[_Label, datetime, datetime]]:
     for key, started_at, ended_at in intervals:

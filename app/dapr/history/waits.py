@@ -157,7 +157,7 @@ class _Pairing:
             name = _event_awaited(wait)
             if name is None:
                 continue
-            event = next((event for event in self._unclaimed(name) if self._has_answered(event, wait)), None)
+            event = next((event for event in self._unclaimed_events(name) if self._has_answered(event, wait)), None)
             if event is not None:
                 self.answers.add(wait, event)
             else:
@@ -177,7 +177,7 @@ class _Pairing:
                 self._open.remove(oldest)
                 self.answers.add(oldest[1], entry)
 
-    def _unclaimed(self, name: str) -> Iterator[Entry]:
+    def _unclaimed_events(self, name: str) -> Iterator[Entry]:
         return (
             entry
             for entry in self._triggers
