@@ -168,7 +168,7 @@ def _notes(folder: Path, switch: Switch) -> Iterator[str]:
     template, support = switch.template, switch.template.support
     if support and not support.tools:
         until = f" until Dapr {support.tools_from}" if support.tools_from else ""
-        yield f"with {template.component_type}, tools do not work{until}: tickets are classified, and no draft is made"
+        yield f"{template.component_type} cannot pass tools on{until}: they are offered in words (docs/cost-model.md)"
     if support and not support.usage:
         yield f"Dapr passes on no usage of {template.component_type}: tokens are estimated (docs/cost-model.md)"
     price = open_book(folder / load().prices_file).find(template.component_type, switch.model, datetime.now(UTC))

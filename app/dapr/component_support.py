@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.dapr.workarounds import Version
+from app.dapr.workarounds import TOOL_CHOICE, Version
 
 # The Dapr version that the table describes, as templates and docs/providers.md name it.
 DESCRIBED = "Dapr 1.18"
@@ -61,7 +61,7 @@ SUPPORT: Mapping[str, ComponentSupport] = {
         structured_output=True,
         cached_tokens=False,
         reads=(*_COMMON, "endpoint", "apitype"),
-        tools_from=Version(1, 19, 0),
+        tools_from=TOOL_CHOICE.fixed_in,
     ),
     # Its client fails on Dapr's tool_choice before it sends anything, ignores a schema, and names the counts otherwise.
     "conversation.aws.bedrock": ComponentSupport(
@@ -81,3 +81,12 @@ SUPPORT: Mapping[str, ComponentSupport] = {
     "conversation.ollama": _openai_client(*_COMMON, "endpoint"),
     "conversation.openai": _openai_client(*_COMMON, "endpoint", "apiversion", "apitype"),
 }
+
+
+def passes_tools(component_type: str, daprd: Version | None) -> bool:
+    """Whether tools reach the model through a component of this type and come back, with this version of daprd; True
+    for a type that is not in the table."""
+    support = SUPPORT.get(component_type)
+    if support is None or support.tools:
+        return True
+    return support.tools_from is not None and daprd is not None and daprd >= support.tools_from

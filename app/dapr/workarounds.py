@@ -115,9 +115,8 @@ LOCKED_UP = Workaround(
     Version(1, 19, 0),
 )
 TOOL_CHOICE = Workaround(
-    "tools of Anthropic and Bedrock",
-    "The components for Anthropic and AWS Bedrock send the choice of tools as plain text, and every request with tools "
-    "is refused.",
+    "tools of Anthropic",
+    "The component for Anthropic sends the choice of tools as plain text, and every request with tools is refused.",
     "components-contrib#4531",
     Component.DAPRD,
     Version(1, 19, 0),

@@ -26,10 +26,10 @@ from dapr.clients.grpc.conversation import (
 from dapr.clients.retry import RetryPolicy
 from grpc import StatusCode
 
-from app.dapr import sdk_patches, sidecar
+from app.dapr import sdk_patches, sidecar, workarounds
+from app.dapr.component_support import passes_tools
 from app.dapr.daprd import Daprd
 from app.dapr.sidecar import READY_SECONDS, wait_until_ready
-from app.dapr.workarounds import TOOL_CHOICE
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable, Unreachable, is_final
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
 
@@ -61,8 +61,6 @@ _MESSAGE_BYTES = 16 * 1024 * 1024
 # The SDK's own retries, which DAPR_API_MAX_RETRIES would switch on, would repeat a call whose sidecar went away, and
 # the journal would see one request where there were several.
 _NO_RETRY = RetryPolicy(max_attempts=0)
-
-_TOOLS_REFUSED = frozenset({"conversation.anthropic", "conversation.aws.bedrock"})
 
 # 408, 502, 504 and 524 may come from a proxy before the provider; the model may have worked all the same.
 _OF_STATUS = {
@@ -200,10 +198,11 @@ class DaprConversation:
         )
 
     async def passes_tools(self, provider: str) -> bool:
-        """False where the running daprd sends tools in a form that the provider refuses (`TOOL_CHOICE`)."""
-        if provider not in _TOOLS_REFUSED:
+        """Asks daprd for its version only if the component's type makes it matter."""
+        if passes_tools(provider, None):
             return True
-        return not await asyncio.to_thread(sidecar.needs, self._daprd, TOOL_CHOICE)
+        version = await asyncio.to_thread(sidecar.version, self._daprd)
+        return passes_tools(provider, workarounds.parse(version))
 
     async def _metadata(self, seconds: float) -> Any:
         """The sidecar's metadata. A connection that lost its sidecar may not have noticed that it is back, so a failed

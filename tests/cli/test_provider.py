@@ -57,7 +57,7 @@ def test_one_provider_is_shown_with_price_limits_support_and_secrets(folder: Pat
     assert "200,000 tokens (litellm)" in shown
     assert "schema; tools from Dapr 1.19.0" in shown
     assert "anthropic-api-key (there)" in shown
-    assert "tool_choice in a form that Anthropic refuses" in shown
+    assert "cannot pass tools on, so they are offered in words" in shown
     assert KEY not in shown
 
 
@@ -77,7 +77,7 @@ def test_a_switch_is_written_and_says_what_it_means(folder: Path) -> None:
     assert result.exit_code == 0
     assert "+  type: conversation.anthropic\n" in result.stdout
     assert f"what it held is in {folder}/components/providers/llm.yaml.bak" in result.stdout
-    assert "note: with conversation.anthropic, tools do not work until Dapr 1.19.0" in result.stdout
+    assert "conversation.anthropic cannot pass tools on until Dapr 1.19.0: they are offered in words" in result.stdout
     assert "tokens are estimated" in result.stdout
     assert KEY not in result.stdout + (folder / LIVE).read_text()
     again = ask("provider", "use", "anthropic", "--folder", str(folder))

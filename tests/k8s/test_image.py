@@ -20,7 +20,7 @@ def test_the_program_runs_from_what_is_copied_and_nothing_else(tmp_path: Path) -
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "app"), "HOME": str(tmp_path)}
     for command, said in (
         (["-m", "app", "--version"], f"refund-agent {app.__version__}"),
-        (["-m", "app", "serve", "--help"], "Runs the worker"),
+        (["-m", "app", "serve", "--help"], "Runs the agent"),
         (["-m", "sandbox", "--help"], "--model-port"),
     ):
         done = subprocess.run(

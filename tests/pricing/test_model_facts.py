@@ -146,4 +146,4 @@ def test_a_later_date_or_a_model_that_is_no_longer_called_is_no_finding() -> Non
 def test_a_fact_that_nobody_has_checked_for_long_is_a_warning() -> None:
     (finding,) = check(book_with(entry(retires="never", checked=dt.date(2026, 1, 1))), (), NOW)
     assert (finding.severity, finding.value) == (Severity.WARNING, "2026-01-01")
-    assert finding.problem.startswith("model old was looked at")
+    assert finding.problem.startswith("model old was checked")
