@@ -115,7 +115,7 @@ LOCKED_UP = Workaround(
     Version(1, 19, 0),
 )
 TOOL_CHOICE = Workaround(
-    "tools of Anthropic",
+    "tool choice",
     "The component for Anthropic sends the choice of tools as plain text, and every request with tools is refused.",
     "components-contrib#4531",
     Component.DAPRD,

@@ -59,7 +59,7 @@ def test_a_workaround_is_off_from_the_release_that_fixes_its_defect(workaround: 
 
 
 def test_each_version_switches_off_the_workarounds_that_it_fixes() -> None:
-    until_1_19 = {"locked-up sidecar", "tools of Anthropic"}
+    until_1_19 = {"locked-up sidecar", "tool choice"}
     left = {
         "1.18.2": {"torn history", "false tampering verdict", "run never started", "lost metrics", *until_1_19},
         "1.18.3": {"false tampering verdict", "run never started", "lost metrics", *until_1_19},
