@@ -230,6 +230,9 @@ def test_another_task_s_model_is_no_hint(ledger: Ledger) -> None:
 def test_models_in_use_are_those_that_answered(ledger: Ledger) -> None:
     ledger.journal([call(), lost_call(number=2), call("k2", model="other", provider="")])
     assert ledger.records.models_in_use() == {(PROVIDER, "sandbox-small"), ("", "other")}
+    started_at = max(each.started_at for each in ledger.records.calls())
+    assert ledger.records.models_in_use(started_at) != frozenset()
+    assert ledger.records.models_in_use(started_at + timedelta(seconds=1)) == frozenset()
 
 
 def test_usage_that_cannot_be_is_not_believed(ledger: Ledger) -> None:

@@ -93,6 +93,19 @@ def test_every_template_is_loaded_by_a_running_sidecar(stack_with_templates: Liv
     assert processes(live) == before
 
 
+def test_bedrock_fails_on_tools_before_it_sends_a_request(stack_with_templates: Live) -> None:
+    """When this fails, Dapr has corrected it: change the row of app/dapr/component_support.py."""
+    live = stack_with_templates
+    use(live, "aws-bedrock", "--endpoint", live.stack.model_url)
+    function = {"name": "look_up", "description": "Looks up.", "parameters": {"type": "object", "properties": {}}}
+    message = {"ofUser": {"content": [{"text": "Hello"}]}}
+    question = {"inputs": [{"messages": [message]}], "tools": [{"function": function}]}
+    url = f"{live.stack.dapr_url}/v1.0-alpha2/conversation/llm/converse"
+    answer = live.outside.post(url, json=question, headers=daprd_of(live.stack).headers)
+    use(live, "sandbox")
+    assert "unsupported tool choice type: *string" in answer.text
+
+
 def calls_of(live: Live) -> tuple[CallRecord, ...]:
     """Every model call in the journal."""
     engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
