@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from app.cli.client import AsJson
-from app.cli.opening import open_book
+from app.cli.opening import TIMES, instant, open_book
 from app.cli.screen import Column, Wide, figures, name, printable, say, show_facts, show_json, show_table
 from app.domain.errors import ConfigurationError
 from app.domain.money import plain
@@ -27,6 +27,10 @@ Provider = TypeVar("Provider", "ProviderTemplate", "ProviderView")
 commands = typer.Typer(help="Which model providers there are, and which one is in use.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Option(help="The project's folder.")]
+At = Annotated[
+    datetime | None,
+    typer.Option(parser=instant, metavar="TIME", help=f"Prices as of then, in UTC: {TIMES}.  [default: now]"),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider of `provider list`.")]
 _COLUMNS: tuple[Column | str, ...] = (
     *name("provider", "in use"),
@@ -42,9 +46,9 @@ _COLUMNS: tuple[Column | str, ...] = (
 
 
 @commands.command("list")
-def show_list(folder: Folder = Path(), wide: Wide = False, as_json: AsJson = False) -> None:
+def show_list(folder: Folder = Path(), at: At = None, wide: Wide = False, as_json: AsJson = False) -> None:
     """Lists the providers with their model, its price per million tokens, its limits, and what Dapr supports."""
-    view = _catalogue(folder)
+    view = _catalogue(folder, at or datetime.now(UTC))
     if as_json:
         show_json(view)
         return
@@ -56,9 +60,9 @@ def show_list(folder: Folder = Path(), wide: Wide = False, as_json: AsJson = Fal
 
 
 @commands.command("show")
-def show(provider: Name, folder: Folder = Path(), as_json: AsJson = False) -> None:
+def show(provider: Name, folder: Folder = Path(), at: At = None, as_json: AsJson = False) -> None:
     """Shows one provider: its model with price and limits, what Dapr supports, and what it needs."""
-    view = _catalogue(folder)
+    view = _catalogue(folder, at or datetime.now(UTC))
     chosen = _choose(provider, view.providers)
     if as_json:
         show_json(chosen)
@@ -111,7 +115,7 @@ def use(
         say(f"note: {note}")
 
 
-def _catalogue(folder: Path) -> CatalogueView:
+def _catalogue(folder: Path, at: datetime) -> CatalogueView:
     from app.config.settings import load
     from app.pricing import litellm_prices
     from app.providers.catalogue import LIVE, find_in_use, read_component, read_templates
@@ -124,13 +128,13 @@ def _catalogue(folder: Path) -> CatalogueView:
     except ConfigurationError:
         live = None
     used = find_in_use(live, templates) if live else None
-    book, other, now = open_book(folder / load().prices_file), litellm_prices.load(), datetime.now(UTC)
+    book, other = open_book(folder / load().prices_file), litellm_prices.load()
     views = []
     for template in templates:
         shown = replace(template, model=live.model, endpoint=live.endpoint) if live and template is used else template
         missing, store = missing_secrets(folder, template)
         known = missing if store or not template.secrets else None
-        views.append(provider_view(shown, book, other, now, in_use=template is used, missing_secrets=known))
+        views.append(provider_view(shown, book, other, at, in_use=template is used, missing_secrets=known))
     return CatalogueView(
         in_use=used.name if used else None,
         component_type=live.component_type if live else None,

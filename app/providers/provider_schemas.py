@@ -87,13 +87,13 @@ def provider_view(
     template: ProviderTemplate,
     book: PriceBook,
     litellm_prices: LiteLLMPrices | None,
-    now: datetime,
+    at: datetime,
     *,
     in_use: bool,
     missing_secrets: tuple[str, ...] | None,
 ) -> ProviderView:
-    """One provider with the price and the facts that hold now for its model."""
-    price = book.find(template.component_type, template.model, now)
+    """One provider with the price that holds at an instant for its model, and the facts about it."""
+    price = book.find(template.component_type, template.model, at)
     facts = model_facts(book, litellm_prices, template.component_type, template.model)
     return ProviderView(
         name=template.name,

@@ -133,6 +133,12 @@ def test_of_a_secret_store_that_is_no_file_nothing_is_said_and_nothing_is_refuse
     assert ask("provider", "use", "openai", "--folder", str(folder)).exit_code == 0
 
 
+def test_prices_are_those_of_the_time_that_is_asked_for(folder: Path) -> None:
+    words = ("provider", "show", "sandbox", "--folder", str(folder))
+    assert told(*words, "--at", "2026-11-30")["price"]["input"] == "0.4"
+    assert told(*words, "--at", "2019-12-31")["price"] is None
+
+
 def test_json_answers_have_their_models(folder: Path) -> None:
     listed = CatalogueView.model_validate(json_answer("provider", "list", "--folder", str(folder)))
     assert (listed.in_use, listed.component_type, listed.model) == ("sandbox", "conversation.openai", "sandbox-small")
