@@ -135,8 +135,8 @@ def test_of_a_secret_store_that_is_no_file_nothing_is_said_and_nothing_is_refuse
 
 def test_prices_are_those_of_the_time_that_is_asked_for(folder: Path) -> None:
     words = ("provider", "show", "sandbox", "--folder", str(folder))
-    assert told(*words, "--at", "2026-11-30")["price"]["input"] == "0.4"
-    assert told(*words, "--at", "2019-12-31")["price"] is None
+    assert json_answer(*words, "--at", "2026-11-30")["price"]["input"] == "0.4"
+    assert json_answer(*words, "--at", "2019-12-31")["price"] is None
 
 
 def test_json_answers_have_their_models(folder: Path) -> None:
