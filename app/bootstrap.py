@@ -159,7 +159,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
         projector.hint(task_id, ended=False)
 
     def on_turn_end(task_id: str, standing: Standing) -> None:
-        standings.tell(task_id, standing)
+        standings.report(task_id, standing)
         if standing.resting or standing.status.ended:
             projector.hint(task_id, ended=standing.status.ended)
 
@@ -200,7 +200,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
     worker = make_worker(settings, opened, on_turn_end)
     register(worker, services)
     access = Access(valid_tokens(settings))
-    vitals = Vitals(worker.loop, partial(database.answers, opened.engine))
+    vitals = Vitals(worker.loop, partial(database.ping, opened.engine))
     web = make_web(settings, opened, service, telemetry, access, vitals)
     tokens_watch = TokenWatch(access, lambda: valid_tokens(settings))
     parts: list[AgentPart] = [projector, watch, worker, Starter(service), tokens_watch, vitals, web]

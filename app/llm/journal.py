@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from app.config.policy import UNLIMITED, ComponentLimits, Losses
 from app.domain.errors import ModelRefused, ModelUnavailable
 from app.domain.models import CallState, ToolForm
-from app.ledger.store.call_rows import GIVEN_UP, look_again
+from app.ledger.store.call_rows import GIVEN_UP, reopen_record
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
 from app.llm.call import Failed, Full, ModelCall, Objection, Reserve, answer_from_json, answer_to_json, objection
@@ -287,7 +287,7 @@ def _settle(connection: Connection, call_id: str, call: ModelCall, values: dict[
     given = {"the_call": call_id, **step, **values}
     if run(connection, _SETTLE_OPEN, given).rowcount:
         return None
-    look_again(connection, call.task_id)  # another worker closed the row, and the task may be recorded that way
+    reopen_record(connection, call.task_id)  # another worker closed the row, and the task may be recorded that way
     if run(connection, _SETTLE, given).rowcount:
         return None
     lost = {"state": CallState.INTERRUPTED.value, "error": "another execution of the step settled first"}
@@ -301,7 +301,7 @@ def _fail(connection: Connection, call_id: str, values: dict[str, Any]) -> None:
         return
     task_id = connection.execute(this.returning(MODEL_CALLS.c.task_id)).scalar_one_or_none()
     if task_id is not None:
-        look_again(connection, task_id)  # as above
+        reopen_record(connection, task_id)  # as above
 
 
 def _step(execution_id: str, turn: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from app.dapr import workarounds
 from app.dapr.workarounds import REJECTED_RUNS
 from app.domain.errors import HistoryTampered, RefundAgentError
-from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
+from app.ledger.store.call_rows import GIVEN_UP, mark_calls_wasted
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import BEGINNINGS, WORKERS
 from app.ledger.store.writer import Writer
@@ -85,7 +85,7 @@ class RejectedRuns:
         if turn is not Turn.MINE:
             return turn is Turn.LATER
         reason = f"{GIVEN_UP}: {error.words}"
-        self._writer.run(lambda connection: give_up_calls(connection, task_id, reason))
+        self._writer.run(lambda connection: mark_calls_wasted(connection, task_id, reason))
         try:
             self._restart(task_id)
         except RefundAgentError as failure:

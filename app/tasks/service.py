@@ -176,7 +176,7 @@ class TaskService:
         tally = self._standings.reasons(tenants)
         of = tenants if narrowed_to is None else frozenset({narrowed_to})
         tasks, more = self._standings.waiting(of, reason, asked_before, int(after or 0), limit)
-        tickets = self._tickets.some([task.task_id for task in tasks])
+        tickets = self._tickets.find([task.task_id for task in tasks])
         by_reason: Counter[str] = Counter()
         for counts in tally.values():
             by_reason.update(counts)
@@ -234,7 +234,7 @@ class TaskService:
                 f"task {task_id}: {decision_texts.words_of(decision_texts.ANSWERED_BEFORE)}; look at its new question"
             )
         decision = decision.model_copy(update={"question": question, "decision_id": _new_id()})
-        self._trail.write_down(task_id, decision, note, view.waiting_for or "")
+        self._trail.record(task_id, decision, note, view.waiting_for or "")
         self._runs.decide(task_id, decision)
         view = self._await_settlement(task_id, decision)
         outcome = next(row for row in view.decisions if row.decision_id == decision.decision_id)
@@ -292,7 +292,7 @@ class TaskService:
         """Starts a new run of a task whose run has ended; Dapr deletes the ended run. `reason` becomes the task's
         caveat."""
         stored = self._tickets.get(task_id)
-        self._standings.begin_anew(task_id, reason)
+        self._standings.prepare_new_run(task_id, reason)
         self._runs.start(self._task_input(stored, again=True))
 
     def _restart_lost(self, task_id: str, reason: str) -> None:
@@ -323,7 +323,7 @@ class TaskService:
         return view
 
     def _note_refusal(self, task_id: str, decision: Decision, note: str, code: str) -> None:
-        self._trail.refused(task_id, decision.model_copy(update={"decision_id": _new_id()}), note, code)
+        self._trail.record_refusal(task_id, decision.model_copy(update={"decision_id": _new_id()}), note, code)
 
     def _await_settlement(self, task_id: str, decision: Decision) -> TaskView:
         """The task as soon as it has settled the decision, or after `_DECIDED_WITHIN_SECONDS`."""

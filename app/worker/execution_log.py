@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
 from app.domain.models import CallState
-from app.ledger.store.call_rows import look_again
+from app.ledger.store.call_rows import reopen_record
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS, microseconds
 from app.ledger.store.writer import Writer, run
 
@@ -249,7 +249,7 @@ def _insert_start(connection: Connection, attempt: StepAttempt, row: dict[str, A
     number = int(run(connection, _LAST, attempt.key).scalar_one() or 0) + 1
     run(connection, _START, row | {"number": number})
     if number > 1:
-        look_again(connection, attempt.task_id)  # a sidecar that was frozen may hand out a step that ended long ago
+        reopen_record(connection, attempt.task_id)  # a sidecar that was frozen may hand out a step that ended long ago
     return number
 
 

@@ -38,7 +38,7 @@ def settled(state: DecisionState, code: str = "", decision_id: str = "d-1") -> S
 
 
 def test_what_is_written_down_comes_back(trail: Decisions) -> None:
-    trail.write_down(TASK, decision(), "  asked kim@example.org\x00\x1b[31m twice ")
+    trail.record(TASK, decision(), "  asked kim@example.org\x00\x1b[31m twice ")
     (made,) = trail.of(TASK)
     assert (made.by, made.verdict, made.refund, made.question) == ("kim", "approve", OTHER, 1)
     assert (made.at, made.state) == ("2026-11-22T12:00:00.000+00:00", DecisionState.HANDED_OVER)
@@ -47,7 +47,7 @@ def test_what_is_written_down_comes_back(trail: Decisions) -> None:
 
 
 def test_what_became_of_it_is_noted_and_the_rest_stays(trail: Decisions) -> None:
-    trail.write_down(TASK, decision(), "why not")
+    trail.record(TASK, decision(), "why not")
     trail.settle(TASK, [settled(DecisionState.REFUSED, "currency_differs")])
     (made,) = trail.of(TASK)
     assert (made.state, made.code, made.note, made.settled_at) == (
@@ -73,15 +73,15 @@ def test_what_became_of_it_is_noted_and_the_rest_stays(trail: Decisions) -> None
 def test_what_is_known_is_not_overwritten_by_what_is_known_less_well(
     trail: Decisions, before: DecisionState, after: DecisionState, stays: bool
 ) -> None:
-    trail.write_down(TASK, decision(), "")
+    trail.record(TASK, decision(), "")
     trail.settle(TASK, [settled(before)])
     trail.settle(TASK, [settled(after, "books_refuse_exceeds_refundable")])
     assert trail.of(TASK)[0].state is (before if stays else after)
 
 
 def test_a_record_that_is_made_again_keeps_the_notes(trail: Decisions, ledger: Ledger) -> None:
-    trail.write_down(TASK, decision(), "why not")
-    trail.refused(TASK, decision("d-0", question=None), "", "no_role")
+    trail.record(TASK, decision(), "why not")
+    trail.record_refusal(TASK, decision("d-0", question=None), "", "no_role")
     told = (view_of(TASK, settled(DecisionState.ACCEPTED)), view_of(TASK, settled(DecisionState.ACCEPTED, "", "d-2")))
     record = replace(task_record(), decisions=told)
     for _ in range(2):

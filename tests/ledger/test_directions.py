@@ -92,7 +92,13 @@ class Stores:
         self.dapr = Histories()
         self.books: list[PostedRefund] = []
         self.sources = Sources(
-            self.engine, self.dapr, price_book(), NAMING, lambda: NOW, said=lambda _: None, known=lambda: self.dapr.runs
+            self.engine,
+            self.dapr,
+            price_book(),
+            NAMING,
+            lambda: NOW,
+            custom_status=lambda _: None,
+            instance_ids=lambda: self.dapr.runs,
         )
         self.standings = Standings(self.engine, writer, lambda: NOW)
 
@@ -203,7 +209,7 @@ def test_a_task_that_dapr_lost_is_named_with_the_way_to_begin_it_again(stores: S
     before = rows_of(stores.engine, TASKS)
     stores.rebuild()
     assert rows_of(stores.engine, TASKS) == before, "a rebuild takes nothing away"
-    stores.standings.begin_anew(TASK, "rerun")
+    stores.standings.prepare_new_run(TASK, "rerun")
     again = Told().turn(50).started(50, name="refund_ticket", text=json.dumps(INPUT))
     again.events[-1].executionStarted.workflowInstance.executionId.value = "another run"
     stores.tell(again)
@@ -247,7 +253,7 @@ def test_a_task_that_ended_and_was_purged_before_it_was_recorded_gets_a_record(s
     stores.ledger.journal([CALL])
     stores.keep_book()
     done = Standing(status=TaskStatus.COMPLETED, at=NOW - timedelta(days=1), result=RESULT)
-    stores.standings.tell(TASK, done).result()
+    stores.standings.report(TASK, done).result()
     stores.post()
     ((what, expected, remedy),) = stores.differences()
     assert (what, expected.startswith("completed since"), remedy) == ("record", True, "")
@@ -264,7 +270,7 @@ def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(s
     stores.ledger.tickets(TASK)
     stores.ledger.journal([CALL])
     done = Standing(status=TaskStatus.COMPLETED, at=NOW - timedelta(days=1), result=RESULT)
-    stores.standings.tell(TASK, done).result()
+    stores.standings.report(TASK, done).result()
     stores.post()
     stores.record()
     found = stores.standings.get(TASK)
@@ -278,7 +284,7 @@ def test_a_task_that_is_purged_as_soon_as_it_ends_is_recorded_by_the_projector(s
 def test_a_task_whose_last_history_was_purged_unread_keeps_the_record_of_before(stores: Stores) -> None:
     stores.work(waiting())
     before = rows_of(stores.engine, TASKS)
-    stores.standings.tell(TASK, Standing(status=TaskStatus.COMPLETED, at=NOW, result=RESULT)).result()
+    stores.standings.report(TASK, Standing(status=TaskStatus.COMPLETED, at=NOW, result=RESULT)).result()
     stores.dapr.runs.clear()
     ((what, _, remedy),) = [each for each in stores.differences() if each[0] == "record"]
     assert (what, remedy) == ("record", ledger_check.PURGED)

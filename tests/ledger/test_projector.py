@@ -427,7 +427,7 @@ def test_what_a_dead_worker_could_not_tell_is_found(office: Office) -> None:
     office.ledger.tickets("acme:T-1", "acme:T-2")
     office.histories.tell("acme:T-1", waiting())
     office.histories.tell("acme:T-2", ended())
-    office.sources = replace(office.sources, said=lambda _: said.model_dump_json())
+    office.sources = replace(office.sources, custom_status=lambda _: said.model_dump_json())
     office.projector().record(["acme:T-1", "acme:T-2"])
     waits, done = standing_of(office), standing_of(office, "acme:T-2")
     assert (waits.standing.status, waits.standing.waiting_for, waits.final) == ("waiting", "above_limit", False)
@@ -446,7 +446,7 @@ def test_tasks_that_a_worker_could_not_run_are_tried_again_by_the_next_one_and_t
         ("acme:T-3", TaskStatus.WAITING, "above_limit"),
         ("acme:T-4", TaskStatus.PARKED, f"{BROKEN} does not fit"),
     ):
-        standings.tell(task_id, Standing(status=status, at=NOW, waiting_for=reason)).result()
+        standings.report(task_id, Standing(status=status, at=NOW, waiting_for=reason)).result()
     monkeypatch.setattr(projecting, "_FIRST_TRY_SECONDS", 0.05)
     monkeypatch.setattr(projecting, "_SWEEP_SECONDS", 0.01)
     office.projector(start=True)
@@ -458,8 +458,8 @@ def test_what_the_worker_told_of_the_same_turn_stands(office: Office) -> None:
     office.ledger.tickets("acme:T-1")
     run = office.histories.tell("acme:T-1", waiting())
     told = Standing(status=TaskStatus.WAITING, at=run.replays[-1].started_at, waiting_for="above_limit")
-    Standings(office.ledger.engine, office.writer, lambda: NOW).tell("acme:T-1", told).result()
-    office.sources = replace(office.sources, said=lambda _: pytest.fail("nobody need be asked"))
+    Standings(office.ledger.engine, office.writer, lambda: NOW).report("acme:T-1", told).result()
+    office.sources = replace(office.sources, custom_status=lambda _: pytest.fail("Dapr is not asked"))
     office.projector().record(["acme:T-1"])
     assert standing_of(office).standing == told
 

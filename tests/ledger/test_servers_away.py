@@ -23,7 +23,7 @@ from app.domain.deadline import within
 from app.domain.errors import ConfigurationError, StepFault, Unreachable
 from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
-from app.ledger.store.database import is_passing, trouble
+from app.ledger.store.database import is_transient, trouble
 from app.ledger.store.decision_log import Decisions
 from app.ledger.store.migrations import HEAD
 from app.ledger.store.standings import Standings
@@ -113,7 +113,7 @@ def test_a_caller_without_patience_is_told_and_nothing_is_written(
     try:
         with pytest.raises(OperationalError) as caught:
             writer.submit(lambda connection: add(connection, "late"), 0).result(60)
-        assert is_passing(caught.value)
+        assert is_transient(caught.value)
     finally:
         postgres.start()
     assert workers(engine) == []
@@ -231,7 +231,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(
         assert known.code == "ledger_away"
         with pytest.raises(OperationalError) as caught:
             writer.submit(lambda connection: add(connection, "during"), 0).result(60)
-        assert is_passing(caught.value)
+        assert is_transient(caught.value)
         future = writer.submit(lambda connection: add(connection, "after"), 60)
         assert time.monotonic() - begun < 10
     assert future.result(60) == "after"

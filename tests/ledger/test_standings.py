@@ -60,37 +60,37 @@ def test_a_task_that_nobody_told_of_runs(standings: Standings) -> None:
 
 def test_what_was_told_is_found_again(standings: Standings) -> None:
     for told in (WAITING, DONE):
-        standings.tell(TASK, told).result()
+        standings.report(TASK, told).result()
         assert standings.get(TASK).standing == told
 
 
 def test_the_later_turn_counts_whoever_comes_last(standings: Standings) -> None:
-    standings.tell(TASK, DONE).result()
-    assert standings.tell(TASK, WAITING).result() == 0
+    standings.report(TASK, DONE).result()
+    assert standings.report(TASK, WAITING).result() == 0
     assert standings.get(TASK).standing == DONE
 
 
 def test_a_task_whose_record_is_final_has_ended_whatever_an_older_state_store_says(
     standings: Standings, engine: Engine
 ) -> None:
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     record(engine)
-    standings.tell(TASK, WAITING.model_copy(update={"at": AT + 60 * SECOND})).result()
-    standings.doubt(TASK, "not known")
+    standings.report(TASK, WAITING.model_copy(update={"at": AT + 60 * SECOND})).result()
+    standings.set_caveat(TASK, "not known")
     found = standings.get(TASK)
     assert (found.standing, found.caveat, found.final) == (DONE, "", True)
 
 
 def test_a_doubt_says_since_when_and_goes_when_the_task_is_told_of(ledger: Ledger, standings: Standings) -> None:
-    standings.tell(TASK, WAITING).result()
-    standings.doubt(TASK, "not known")
+    standings.report(TASK, WAITING).result()
+    standings.set_caveat(TASK, "not known")
     later = Standings(ledger.engine, standings._writer, lambda: AT + timedelta(days=1))
-    later.doubt(TASK, "not known")
+    later.set_caveat(TASK, "not known")
     assert standings.get(TASK).caveat == "not known (since 2026-11-22 12:00 UTC at the latest)"
-    later.doubt(TASK, "not to be read")
+    later.set_caveat(TASK, "not to be read")
     assert standings.get(TASK).caveat == "not to be read (since 2026-11-23 12:00 UTC at the latest)"
     assert standings.get(TASK).standing == WAITING
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     assert standings.get(TASK).caveat == ""
 
 
@@ -98,8 +98,8 @@ def test_a_row_that_cannot_be_read_hides_neither_itself_nor_the_others(
     ledger: Ledger, standings: Standings, engine: Engine
 ) -> None:
     ledger.tickets("acme:T-2")
-    standings.tell(TASK, WAITING).result()
-    standings.tell("acme:T-2", WAITING).result()
+    standings.report(TASK, WAITING).result()
+    standings.report("acme:T-2", WAITING).result()
     with engine.begin() as connection:
         connection.execute(text("UPDATE tickets SET standing = '{\"result\": 7' WHERE task_id = 'acme:T-1'"))
     found, _ = standings.page(None, TaskStatus.WAITING, 0, 10)
@@ -118,7 +118,7 @@ def test_pages_lose_nobody_and_say_more_only_when_there_is_more(ledger: Ledger, 
     for number in range(2, 120):
         tenant, stands = dice.choice(["acme", "lumen"]), dice.choice([TaskStatus.WAITING, *[TaskStatus.COMPLETED] * 9])
         ledger.tickets(f"{tenant}:T-{number}")
-        standings.tell(f"{tenant}:T-{number}", Standing(status=stands, at=AT)).result()
+        standings.report(f"{tenant}:T-{number}", Standing(status=stands, at=AT)).result()
         expected.append((f"T-{number}", tenant, stands))
     for tenants in (None, frozenset({"acme"}), frozenset({"acme", "lumen"}), frozenset[str]()):
         for status in (None, TaskStatus.WAITING, TaskStatus.PAUSED):
@@ -170,8 +170,8 @@ def test_what_waits_is_narrowed_by_tenant_reason_and_age_and_counted(standings: 
     kinds = {"acme:T-2": "above_limit", "acme:T-3": "above%limit", "acme:T-4": "above_limit", "globex:T-5": "no_draft"}
     ledger.tickets(*kinds)
     for hours, (task_id, code) in enumerate(kinds.items()):
-        standings.tell(task_id, WAITING.model_copy(update={"waiting_for": code, "at": AT + timedelta(hours=hours)}))
-    standings.tell("acme:T-4", DONE.model_copy(update={"at": AT + timedelta(hours=9)})).result()
+        standings.report(task_id, WAITING.model_copy(update={"waiting_for": code, "at": AT + timedelta(hours=hours)}))
+    standings.report("acme:T-4", DONE.model_copy(update={"at": AT + timedelta(hours=9)})).result()
     acme = frozenset({"acme"})
     assert standings.reasons(None) == {"acme": {"above_limit": 1, "above%limit": 1}, "globex": {"no_draft": 1}}
     assert list(standings.reasons(acme)) == ["acme"]

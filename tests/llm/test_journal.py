@@ -16,7 +16,7 @@ from app.dapr.history.executions import GONE_AFTER
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, UsageBasis
 from app.ledger.store import database
-from app.ledger.store.call_rows import GIVEN_UP, give_up_calls
+from app.ledger.store.call_rows import GIVEN_UP, mark_calls_wasted
 from app.ledger.store.database import insert_or_ignore
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS
 from app.ledger.store.writer import Writer
@@ -345,7 +345,7 @@ def given_up(
     """The task's run is over, and another one is begun."""
     row = {"task_id": "acme:T-1", "number": 1, "given_up_at": NOON, "at": NOON}
     writer.run(lambda connection: connection.execute(insert_or_ignore(connection, BEGINNINGS), row).rowcount)
-    writer.run(lambda connection: give_up_calls(connection, "acme:T-1", why))
+    writer.run(lambda connection: mark_calls_wasted(connection, "acme:T-1", why))
 
 
 def test_the_answers_of_a_run_that_dapr_gave_up_are_those_of_the_next_one(engine: Engine, writer: Writer) -> None:

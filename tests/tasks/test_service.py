@@ -450,7 +450,7 @@ def test_an_answer_to_a_question_that_was_answered_before_decides_nothing(servic
 def test_the_inbox_has_what_waits_with_the_customers_words(
     service: TaskService, dapr: Waiting, standings: Standings
 ) -> None:
-    standings.tell(TICKET.task_id, dapr.run).result()
+    standings.report(TICKET.task_id, dapr.run).result()
     found = service.inbox(None, None, None, None, 10, None)
     (case,) = found.cases
     assert (case.task.question, case.task.proposed_refund) == (asked(1), PROPOSED)

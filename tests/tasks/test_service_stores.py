@@ -128,14 +128,14 @@ def test_what_the_worker_told_after_a_later_turn_is_newer_than_what_dapr_has_sav
 ) -> None:
     service.submit(TICKET)
     dapr.says = WAITING
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     assert (service.get(TASK).status, service.get(TASK).result) == (TaskStatus.COMPLETED, DONE.result)
 
 
 def test_lists_do_not_ask_dapr(service: TaskService, dapr: Dapr, standings: Standings) -> None:
     service.submit(TICKET)
     service.submit(TICKET.model_copy(update={"ticket_id": "other"}))
-    standings.tell(TASK, WAITING).result()
+    standings.report(TASK, WAITING).result()
     dapr.says = Unreachable("away")
     assert [view.task_id for view in service.list(None, TaskStatus.WAITING, 10, None).tasks] == [TASK]
     assert [view.ticket_id for view in service.newest(None, 10, None).tasks] == ["other", "crowd"]
@@ -148,7 +148,7 @@ def test_a_completed_task_that_was_purged_stays_completed(
     service: TaskService, dapr: Dapr, standings: Standings, engine: Engine
 ) -> None:
     service.submit(TICKET)
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     make_final(engine)
     dapr.lose()
     view, intake = service.submit(TICKET)
@@ -166,7 +166,7 @@ def test_a_task_that_dapr_lost_says_so_and_cannot_be_steered(
     service: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
     submit(service, writer)
-    standings.tell(TASK, WAITING).result()
+    standings.report(TASK, WAITING).result()
     dapr.lose()
     view = service.get(TASK)
     assert (view.status, view.waiting_for) == (TaskStatus.WAITING, "above_limit"), "as it was known last"
@@ -179,7 +179,7 @@ def test_a_ticket_that_is_sent_again_is_begun_again_where_dapr_lost_it(
     service: TaskService, dapr: Dapr, standings: Standings, writer: Writer
 ) -> None:
     submit(service, writer)
-    standings.tell(TASK, WAITING).result()
+    standings.report(TASK, WAITING).result()
     dapr.lose()
     view, intake = service.submit(TICKET)
     assert (dapr.begun, intake, view.caveat) == ([TASK], Intake.KNOWN, None)
@@ -190,7 +190,7 @@ def test_a_task_that_dapr_cannot_tell_of_is_shown_as_it_was_known_last(
     service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, error: RefundAgentError
 ) -> None:
     submit(service, writer)
-    standings.tell(TASK, WAITING).result()
+    standings.report(TASK, WAITING).result()
     dapr.says = error
     for view in (service.get(TASK), service.submit(TICKET)[0]):
         assert (view.status, view.caveat) == (TaskStatus.WAITING, str(error))
@@ -224,7 +224,7 @@ def test_a_task_that_failed_is_begun_again_and_what_it_paid_stays(
 ) -> None:
     submit(service, writer)
     settled_call(engine)
-    standings.tell(TASK, FAILED).result()
+    standings.report(TASK, FAILED).result()
     if final:
         make_final(engine)
     dapr.begun.clear()
@@ -242,7 +242,7 @@ def test_a_task_that_dapr_lost_is_begun_again_and_what_it_paid_stays(
 ) -> None:
     submit(service, writer)
     settled_call(engine)
-    standings.tell(TASK, WAITING).result()
+    standings.report(TASK, WAITING).result()
     dapr.lose()
     view = service.rerun(TASK)
     assert (dapr.begun, view.status, view.caveat) == ([TASK], TaskStatus.RUNNING, None)
@@ -262,7 +262,7 @@ def test_a_task_that_goes_on_or_is_completed_is_not_begun_again(
     dapr.says = Unreachable("away")
     with pytest.raises(Unreachable):
         service.rerun(TASK)
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     with pytest.raises(NotWaiting, match="is completed"):
         service.rerun(TASK)
     assert dapr.begun == []
@@ -272,7 +272,7 @@ def test_what_an_older_state_store_has_left_of_a_completed_task_can_be_ended(
     service: TaskService, dapr: Dapr, standings: Standings, writer: Writer, engine: Engine
 ) -> None:
     submit(service, writer)
-    standings.tell(TASK, DONE).result()
+    standings.report(TASK, DONE).result()
     make_final(engine)
     dapr.says = WAITING.model_copy(update={"at": NOW + timedelta(hours=1)})  # it has woken up, and waits again
     assert service.get(TASK).status is TaskStatus.COMPLETED

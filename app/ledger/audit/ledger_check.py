@@ -137,7 +137,7 @@ def check(sources: Sources) -> Iterator[LedgerDifference]:
         tickets = {row.task_id: row for row in connection.execute(_TICKETS)}
         tasks = {row.task_id: row for row in connection.execute(_TASKS)}
     started = {task_id for task_id, row in tickets.items() if row.started}
-    task_ids = sorted({*started, *tasks, *sources.known()})
+    task_ids = sorted({*started, *tasks, *sources.instance_ids()})
     books, records = BilledPriceBooks(sources.engine, sources.book), LedgerQueries(sources.engine)
     for start in range(0, len(task_ids), _BATCH):
         batch = task_ids[start : start + _BATCH]

@@ -95,7 +95,7 @@ def rebuild(sources: Sources, progress: Callable[[int, int], None]) -> Rebuilt:
     with sources.engine.connect() as connection:
         in_ledger = set(connection.execute(_IDS).scalars())
         with_ticket = set(connection.execute(select(TICKETS.c.task_id)).scalars())
-    task_ids = sorted(in_ledger | set(sources.known()))
+    task_ids = sorted(in_ledger | set(sources.instance_ids()))
     kept: list[str] = []
     repriced: list[str] = []
     restored: list[str] = []

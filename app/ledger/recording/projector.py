@@ -355,11 +355,11 @@ class Projector:
         self.tampered += isinstance(error, HistoryTampered)
         log.error("task %s is not recorded: %s", task_id, error)
         if isinstance(error, TaskNotFound):
-            self._standings.lost(task_id)
+            self._standings.mark_unknown(task_id)
             return
         if error.given_up_at is not None:
-            self._standings.tell(task_id, Standing(status=TaskStatus.FAILED, at=error.given_up_at, error=error.words))
-        self._standings.doubt(task_id, str(error))
+            self._standings.report(task_id, Standing(status=TaskStatus.FAILED, at=error.given_up_at, error=error.words))
+        self._standings.set_caveat(task_id, str(error))
 
 
 def _short(error: Exception) -> str:

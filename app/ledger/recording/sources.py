@@ -35,9 +35,10 @@ _EXECUTIONS = (
 class Sources:
     """The sources of records, and what reads them.
 
-    history: reads one run; raises TaskNotFound, HistoryTampered, Unreachable. said: reads the custom status of a run
-    that has not ended, which its history does not hold; raises the same. known: the ids of all workflow instances in
-    Dapr, including those of other workflows. clock: the time in UTC.
+    history: reads one run; raises TaskNotFound, HistoryTampered, Unreachable.
+    custom_status: of a run that has not ended, since its history does not hold it; raises the same.
+    instance_ids: of all workflow instances in Dapr, including those of other workflows.
+    clock: the time in UTC.
     """
 
     engine: Engine
@@ -45,8 +46,8 @@ class Sources:
     book: PriceBook
     naming: Naming
     clock: Callable[[], datetime]
-    said: Callable[[str], str | None] = lambda _: None
-    known: Callable[[], Iterable[str]] = tuple
+    custom_status: Callable[[str], str | None] = lambda _: None
+    instance_ids: Callable[[], Iterable[str]] = tuple
 
     def runs(self, task_ids: Sequence[str]) -> Mapping[str, WorkflowRun | TaskNotFound | HistoryTampered]:
         """The history of each task, or the error that says why there is none. Reads several at a time, since daprd
@@ -70,7 +71,7 @@ class Sources:
         for task_id, (run, record, standing) in tasks.items():
             ledger_turn = ledger_turns.get(task_id)
             if ledger_turn is None or (standing.at is not None and ledger_turn < standing.at):
-                custom_status = self.said(task_id) if standing.resting else None
+                custom_status = self.custom_status(task_id) if standing.resting else None
                 news[task_id] = standings.of_run(run, record.status, custom_status)
         return news
 

@@ -47,18 +47,16 @@ def oldest_first(calls: Iterable[CallRecord]) -> tuple[CallRecord, ...]:
 # Starts the error of calls whose run was rejected by a false tampering verdict; their answers may be used again.
 GIVEN_UP = "the run was given up by Dapr"
 
-_LOOK_AGAIN = (
-    update(TICKETS).where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded).values(recorded=False)
-)
+_REOPEN = update(TICKETS).where(TICKETS.c.task_id == bindparam("the_task"), TICKETS.c.recorded).values(recorded=False)
 
 
-def look_again(connection: Connection, task_id: str) -> None:
+def reopen_record(connection: Connection, task_id: str) -> None:
     """Makes the next sweep record the task once more, even if its record was final: a worker or sidecar that was frozen
     may still report on its part after the task has ended."""
-    run(connection, _LOOK_AGAIN, {"the_task": task_id})
+    run(connection, _REOPEN, {"the_task": task_id})
 
 
-def give_up_calls(connection: Connection, task_id: str, why: str) -> int:
+def mark_calls_wasted(connection: Connection, task_id: str, why: str) -> int:
     """Marks the task's settled and started model calls as interrupted, so that they count as wasted: a new run has
     other execution ids and does not use their answers, unless the old run was rejected (`Journal`). Returns the number
     of calls."""
@@ -67,8 +65,9 @@ def give_up_calls(connection: Connection, task_id: str, why: str) -> int:
     return connection.execute(calls.values(state=CallState.INTERRUPTED, error=why)).rowcount
 
 
-def begin_anew(connection: Connection, task_id: str, why: str) -> int:
-    """As `give_up_calls`, and resets the task's standing to that of a new task. Call it before the new run starts."""
+def prepare_new_run(connection: Connection, task_id: str, why: str) -> int:
+    """As `mark_calls_wasted`, and resets the task's standing to that of a new task; for use before the new run
+    starts."""
     reset = {"status": TaskStatus.RUNNING.value, "stood_at": None, "standing": "{}", "caveat": "", "recorded": False}
     connection.execute(update(TICKETS).where(TICKETS.c.task_id == task_id).values(reset))
-    return give_up_calls(connection, task_id, why)
+    return mark_calls_wasted(connection, task_id, why)

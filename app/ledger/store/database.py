@@ -167,13 +167,13 @@ def connect(url: str) -> Engine:
     return engine
 
 
-def answers(engine: Engine) -> None:
+def ping(engine: Engine) -> None:
     """Sends the database a trivial query. Raises SQLAlchemy's error if it does not answer."""
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error may be gone at the next try: a server was away, or reported a deadlock or a conflict. False for
     SQLite, whose busy time-out has waited already."""
     if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):

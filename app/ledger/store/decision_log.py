@@ -55,12 +55,12 @@ class Decisions:
         self._writer = writer
         self._clock = clock
 
-    def write_down(self, task_id: str, decision: Decision, note: str, reason: str = "") -> None:
+    def record(self, task_id: str, decision: Decision, note: str, reason: str = "") -> None:
         """Saves a decision before it is sent to its task. `reason`: why the person was asked. The note is redacted."""
         row = self._row(task_id, decision, note, DecisionState.HANDED_OVER, "") | {"reason": reason[:300]}
         self._writer.run(lambda connection: _insert(connection, row))
 
-    def refused(self, task_id: str, decision: Decision, note: str, code: str) -> None:
+    def record_refusal(self, task_id: str, decision: Decision, note: str, code: str) -> None:
         """Saves an attempt that was refused before it reached the task; `code` says why."""
         row = self._row(task_id, decision, note, DecisionState.REFUSED, code)
         row["settled_at"] = row["at"]

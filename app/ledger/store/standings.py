@@ -20,7 +20,7 @@ from app.domain.decision_texts import BROKEN
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.domain.standing import Standing, ended_standing, lost_task_message, running_standing
-from app.ledger.store.call_rows import begin_anew
+from app.ledger.store.call_rows import prepare_new_run
 from app.ledger.store.tables import TICKETS
 from app.ledger.store.writer import Writer
 
@@ -82,29 +82,29 @@ class Standings:
         self._writer = writer
         self._clock = clock
 
-    def tell(self, task_id: str, standing: Standing) -> Future[int]:
+    def report(self, task_id: str, standing: Standing) -> Future[int]:
         """Saves a task's standing after a turn, unless a later one is saved. Callers need not wait: the projector
         finds what a crash loses."""
         values = _values(task_id, standing)
         return self._writer.submit(lambda connection: connection.execute(_REPORT, values).rowcount)
 
-    def doubt(self, task_id: str, words: str) -> None:
+    def set_caveat(self, task_id: str, words: str) -> None:
         """Saves why a task's standing may be outdated, until its history is read again. The caveat names the time at
         which these words were first saved."""
         caveat = f"{words} (since {self._clock():%Y-%m-%d %H:%M} UTC at the latest)"
         values = {"the_task": task_id, "words": words, "length": len(words), "the_caveat": caveat}
         self._writer.run(lambda connection: connection.execute(_SET_CAVEAT, values).rowcount)
 
-    def lost(self, task_id: str) -> None:
+    def mark_unknown(self, task_id: str) -> None:
         """Saves as a caveat that Dapr no longer has a task; an ended task needs none."""
         with self._engine.connect() as connection:
             status = connection.execute(_STATUS, {"the_task": task_id}).scalar()
         if status in _NOT_ENDED:
-            self.doubt(task_id, lost_task_message(task_id))
+            self.set_caveat(task_id, lost_task_message(task_id))
 
-    def begin_anew(self, task_id: str, why: str) -> None:
+    def prepare_new_run(self, task_id: str, why: str) -> None:
         """Prepares a task for a new run: resets its standing and marks its model calls as wasted because of `why`."""
-        self._writer.run(lambda connection: begin_anew(connection, task_id, why))
+        self._writer.run(lambda connection: prepare_new_run(connection, task_id, why))
 
     def get(self, task_id: str) -> ListedTask:
         """One task. Raises TaskNotFound."""

@@ -88,7 +88,7 @@ class Tickets:
             )
         return known
 
-    def some(self, task_ids: Sequence[str]) -> dict[str, StoredTicket]:
+    def find(self, task_ids: Sequence[str]) -> dict[str, StoredTicket]:
         """The tickets of those of these tasks that are in the ledger, by task id."""
         with self._engine.connect() as connection:
             rows = connection.execute(_STORED.where(TICKETS.c.task_id.in_(task_ids))).all()

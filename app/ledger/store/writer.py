@@ -28,7 +28,7 @@ from sqlalchemy.pool import StaticPool
 
 from app.domain.deadline import within
 from app.domain.errors import LedgerTrouble, LedgerUnavailable
-from app.ledger.store.database import is_passing, stay_with_the_file, store_any_text, tune_sqlite
+from app.ledger.store.database import is_transient, stay_with_the_file, store_any_text, tune_sqlite
 from app.ledger.store.tables import Instant, microseconds
 
 # Frequent statements bypass SQLAlchemy's execution, which converts every value of every row and takes longer than the
@@ -188,7 +188,7 @@ class Writer:
                 results = [job.operation(connection) for job in group]
                 committing = True
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 return self._retryable(group, error, unknown=committing)
             if len(group) == 1:
                 _fail(group[0], error)
