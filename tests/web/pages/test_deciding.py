@@ -63,7 +63,7 @@ def test_a_person_sees_what_is_needed_to_decide(browser: FlaskClient, waiting: T
     answer = browser.get(path)
     seen = text(answer)
     for expected in (
-        "Waiting because the refund, with what the customer received in 90 days, is above the limit up to which",
+        "Waiting because the refund plus what the customer received in 90 days is above the limit for refunds",
         "Proposed 1,234.50 EUR for order O-1",
         "No approval needed up to 50.00 EUR",
         "Order O-1 1,129.00 EUR paid",
