@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,13 +14,14 @@ import typer
 
 from app.cli.client import AsJson
 from app.cli.opening import TIMES, instant, open_book
-from app.cli.screen import Column, Wide, figures, name, printable, say, show_facts, show_json, show_table
-from app.domain.errors import ConfigurationError
+from app.cli.screen import Column, ColumnKind, Wide, figures, name, printable, say, show_facts, show_json, show_table
+from app.domain.errors import ConfigurationError, Unreachable
 from app.domain.money import plain
 
 if TYPE_CHECKING:
     from app.providers.catalogue import ProviderTemplate
-    from app.providers.provider_schemas import CatalogueView, ProviderView
+    from app.providers.check import Candidate
+    from app.providers.provider_schemas import CatalogueView, ChecksView, ProbeView, ProviderCheckView, ProviderView
     from app.providers.switch import Switch
 
 Provider = TypeVar("Provider", "ProviderTemplate", "ProviderView")
@@ -32,6 +34,8 @@ At = Annotated[
     typer.Option(parser=instant, metavar="TIME", help=f"Prices as of then, in UTC: {TIMES}.  [default: now]"),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider of `provider list`.")]
+# How often the sidecar is asked whether it has loaded the candidate, which takes it a few seconds.
+_LOOKS, _LOOK_SECONDS = 60, 0.5
 _COLUMNS: tuple[Column | str, ...] = (
     *name("provider", "in use"),
     Column("component", spare=3),
@@ -113,6 +117,108 @@ def use(
     say(done if view.written else nothing)
     for note in view.notes:
         say(f"note: {note}")
+
+
+@commands.command("check")
+def check(
+    providers: Annotated[list[str], typer.Argument(metavar="NAME...", help="Providers of `provider list`.")],
+    model: Annotated[str, typer.Option(help="Another model than the template's.", show_default=False)] = "",
+    endpoint: Annotated[str, typer.Option(help="Another address than the template's.", show_default=False)] = "",
+    folder: Folder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Asks providers about ten questions through the running sidecar, beside the component in use: do they answer,
+    report usage, take tools, honour a schema, name their errors? Exit code 1 if one fails."""
+    from app.providers.catalogue import read_templates
+    from app.providers.provider_schemas import ChecksView
+    from app.providers.switch import Unsuitable, plan_switch
+
+    templates, switches = read_templates(folder), []
+    for provider in providers:
+        template = _choose(provider, templates)
+        _refuse_without_secrets(folder, template)
+        try:
+            switches.append(plan_switch(folder, template, model, endpoint))
+        except Unsuitable as error:
+            raise typer.BadParameter(str(error)) from None
+    checks = tuple(asyncio.run(_check(folder, switch)) for switch in switches)
+    view = ChecksView(ok=not any(_failures(checked) for checked in checks), checks=checks)
+    if as_json:
+        show_json(view)
+    else:
+        _show_checks(view)
+    if not view.ok:
+        raise typer.Exit(1)
+
+
+async def _check(folder: Path, switch: Switch) -> ProviderCheckView:
+    from app.cli.checks import APP_ID
+    from app.config.settings import load
+    from app.finance.retry_bounds.sidecar_files import policies
+    from app.llm.conversation import DaprConversation
+    from app.pricing import litellm_prices
+    from app.providers.check import ProviderCheck
+    from app.providers.provider_schemas import ProbeView, ProviderCheckView
+    from app.providers.switch import CANDIDATE, candidate_file
+
+    settings, template = load(), switch.template
+    guard = policies([folder / "components", folder / "resiliency"], APP_ID).of_model(CANDIDATE)
+    seconds = guard.timeout.total_seconds() if guard.timeout and guard.breaker else None
+    candidate = DaprConversation(CANDIDATE, settings.daprd)
+    probes = ProviderCheck(candidate, switch.model, seconds)
+    await _wait_for(candidate, "")
+    try:
+        with candidate_file(folder, switch):
+            await _wait_for(candidate, template.component_type)
+            results = await probes.run(open_book(folder / settings.prices_file), litellm_prices.load())
+    finally:
+        await _wait_for(candidate, "")
+    return ProviderCheckView(
+        provider=template.name,
+        component_type=template.component_type,
+        model=switch.model,
+        results=tuple(ProbeView.model_validate(result) for result in results),
+        requests=probes.requests,
+        input_tokens=sum(usage.input_tokens or 0 for usage in probes.used),
+        output_tokens=sum(usage.output_tokens or 0 for usage in probes.used),
+    )
+
+
+async def _wait_for(candidate: Candidate, component_type: str) -> None:
+    """Waits until the sidecar has loaded the candidate as this type, or has unloaded it if the type is empty, but no
+    longer than a sidecar takes that cannot load it. Raises Unreachable if no sidecar answers."""
+    for _ in range(_LOOKS):
+        kind = await candidate.provider(_LOOK_SECONDS)
+        if kind is None:
+            raise Unreachable("the sidecar does not answer; start everything with `make up`")
+        if kind == component_type:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _failures(checked: ProviderCheckView) -> list[ProbeView]:
+    from app.providers.check import ProbeVerdict
+
+    return [result for result in checked.results if result.verdict is ProbeVerdict.FAIL]
+
+
+def _show_checks(view: ChecksView) -> None:
+    """One provider with its evidence; or a column for each, and the evidence of what failed."""
+    if len(view.checks) == 1:
+        results = view.checks[0].results
+        evidence = [(result.question, result.verdict.value, result.evidence) for result in results]
+        show_table(("question", "verdict", Column("evidence", ColumnKind.PROSE)), evidence)
+    else:
+        verdicts = [{result.question: result.verdict.short for result in checked.results} for checked in view.checks]
+        questions = dict.fromkeys(question for column in verdicts for question in column)
+        rows = [(question, *(column.get(question, "") for column in verdicts)) for question in questions]
+        show_table(("question", *(checked.provider for checked in view.checks)), rows)
+        for checked in view.checks:
+            for failure in _failures(checked):
+                say(f"{checked.provider}: {failure.question}: {failure.evidence}")
+    requests = sum(checked.requests for checked in view.checks)
+    tokens = sum(checked.input_tokens + checked.output_tokens for checked in view.checks)
+    say(f"{requests} requests, {tokens:,} tokens reported; they are not in the ledger")
 
 
 def _catalogue(folder: Path, at: datetime) -> CatalogueView:

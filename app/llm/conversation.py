@@ -24,6 +24,8 @@ from dapr.clients.grpc.conversation import (
     create_user_message,
 )
 from dapr.clients.retry import RetryPolicy
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from app.dapr import sdk_patches, sidecar, workarounds
@@ -158,14 +160,19 @@ class DaprConversation:
         self._last_failure = ""
         self._connecting = asyncio.Lock()
 
-    async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
-        """Sends the request once, without retries: those are the workflow's."""
+    async def ask(
+        self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], schema: dict[str, Any] | None = None
+    ) -> Answer:
+        """Sends the request once, without retries: those are the workflow's. `schema`: a JSON schema of the answer."""
         question = ConversationInputAlpha2(messages=[_outgoing(message) for message in messages])
         client = await self._connect()
         try:
             async with asyncio.timeout(GIVE_UP_SECONDS):
                 response = await client.converse_alpha2(
-                    name=self._component, inputs=[question], tools=[_tool(tool) for tool in tools] or None
+                    name=self._component,
+                    inputs=[question],
+                    tools=[_tool(tool) for tool in tools] or None,
+                    response_format=None if schema is None else ParseDict(schema, Struct()),
                 )
         except TimeoutError:
             self._forget(client)

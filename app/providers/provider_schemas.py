@@ -12,6 +12,7 @@ from app.pricing.litellm_prices import LiteLLMPrices
 from app.pricing.model_facts import model_facts
 from app.pricing.schedule import NoPrice, Price, rates_at
 from app.providers.catalogue import ProviderTemplate
+from app.providers.check import ProbeVerdict
 
 
 class SupportView(View):
@@ -66,6 +67,34 @@ class CatalogueView(View):
     component_type: str | None
     model: str | None
     providers: tuple[ProviderView, ...]
+
+
+class ProbeView(View):
+    """One question about a provider. `verdict`: pass, fail, or "cannot be tested here"."""
+
+    question: str
+    verdict: ProbeVerdict
+    evidence: str
+
+
+class ProviderCheckView(View):
+    """What a provider does, question by question. `input_tokens` and `output_tokens` are what the check used, as far as
+    it was reported; these calls are not in the ledger."""
+
+    provider: str
+    component_type: str
+    model: str
+    results: tuple[ProbeView, ...]
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+class ChecksView(View):
+    """The checks, in the order asked for. `ok`: no question failed."""
+
+    ok: bool
+    checks: tuple[ProviderCheckView, ...]
 
 
 class SwitchView(View):

@@ -9,7 +9,8 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from app.providers.catalogue import LIVE, TEMPLATES, ProviderTemplate, read_comp
 # daprd loads every *.yaml and *.yml of components/, warns of every other file there at each load, and reads no folder
 # inside it. So backup and draft are beside the templates.
 BACKUP = TEMPLATES / "llm.yaml.bak"
+# The name of a component that is checked beside the one in use.
+CANDIDATE = "llm-candidate"
 _PLACEHOLDER = "YOUR-"
 _ADDRESS = re.compile(r"https?://[!-~]+")
 _LOCAL_FILE = "secretstores.local.file"
@@ -74,18 +77,35 @@ def write_switch(folder: Path, switch: Switch) -> Path | None:
     existed = live.exists()
     if existed:
         shutil.copy2(live, backup)
-    draft = backup.with_name(f".{live.name}.{secrets.token_hex(8)}")
+    _write(live, switch.text, backup.parent)
+    return backup if existed else None
+
+
+def _write(path: Path, text: str, scratch: Path) -> None:
+    """Replaces a file in one step, so that daprd never reads half of it; the draft is in the folder `scratch`."""
+    draft = scratch / f".{path.name}.{secrets.token_hex(8)}"
     try:
         with draft.open("w", encoding="utf-8") as file:
-            file.write(switch.text)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        if existed:
-            shutil.copymode(live, draft)
-        draft.replace(live)
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    return backup if existed else None
+
+
+@contextmanager
+def candidate_file(folder: Path, switch: Switch) -> Iterator[None]:
+    """Lets daprd load the template beside the component in use, under the name `CANDIDATE`, and removes it again."""
+    file = folder / LIVE.with_name(f"{CANDIDATE}.yaml")
+    text = re.sub(r"(?m)^(metadata:\n  name: ).*$", rf"\g<1>{CANDIDATE}", switch.text, count=1)
+    try:
+        _write(file, text, (folder / BACKUP).parent)
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def missing_secrets(folder: Path, template: ProviderTemplate) -> tuple[tuple[str, ...], Path | None]:

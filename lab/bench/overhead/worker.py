@@ -36,11 +36,13 @@ _inner: contextvars.ContextVar[list[float]] = contextvars.ContextVar("inner")
 class TimedConversation(DaprConversation):
     """Times the sidecar's part of each model call."""
 
-    async def ask(self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...]) -> Answer:
+    async def ask(
+        self, messages: tuple[Message, ...], tools: tuple[ToolDefinition, ...], schema: dict[str, Any] | None = None
+    ) -> Answer:
         """As in the base class."""
         started = time.monotonic()
         try:
-            return await super().ask(messages, tools)
+            return await super().ask(messages, tools, schema)
         finally:
             _inner.get().append(time.monotonic() - started)
 
