@@ -154,6 +154,7 @@ def check(
 async def _check(folder: Path, switch: Switch) -> ProviderCheckView:
     from app.cli.checks import APP_ID
     from app.config.settings import load
+    from app.dapr import sdk_patches
     from app.finance.retry_bounds.sidecar_files import policies
     from app.llm.conversation import DaprConversation
     from app.pricing import litellm_prices
@@ -162,6 +163,7 @@ async def _check(folder: Path, switch: Switch) -> ProviderCheckView:
     from app.providers.switch import CANDIDATE, candidate_file
 
     settings, template = load(), switch.template
+    sdk_patches.skip_health_checks()
     guard = policies([folder / "components", folder / "resiliency"], APP_ID).of_model(CANDIDATE)
     seconds = guard.timeout.total_seconds() if guard.timeout and guard.breaker else None
     candidate = DaprConversation(CANDIDATE, settings.daprd)

@@ -22,6 +22,7 @@ from app.pricing.model_facts import model_facts
 from app.pricing.schedule import NoPrice
 
 _LOADED_SECONDS = 5.0
+_ANSWERS = "answers"
 # OpenAI and others cache prefixes from 1,024 tokens on.
 _LONG = "The shop sells lamps, chairs, tables, books and toys. " * 160
 _ORDER = ToolDefinition(
@@ -116,24 +117,25 @@ class ProviderCheck:
             why = "the sidecar does not answer" if kind is None else "the sidecar has not loaded it (`doctor` says why)"
             return (ProbeResult("loads", ProbeVerdict.FAIL, why),)
         results = [ProbeResult("loads", ProbeVerdict.PASS, kind)]
+        answers = True
         for question, probe in self._probes():
             try:
-                verdict, evidence = await probe()
+                verdict, evidence = await probe() if answers else (ProbeVerdict.UNTESTED, "it does not answer")
             except (ModelUnavailable, ModelRefused) as error:
                 verdict, evidence = ProbeVerdict.FAIL, f"{error.code}: {_reason(error)}"
+            answers = answers and (question, verdict) != (_ANSWERS, ProbeVerdict.FAIL)
             results.append(ProbeResult(question, verdict, evidence))
         return (*results, *self._facts(kind, book, litellm_prices))
 
     def _probes(self) -> Sequence[tuple[str, Callable[[], Awaitable[tuple[ProbeVerdict, str]]]]]:
         return (
-            ("answers", self._answers),
+            (_ANSWERS, self._answers),
             ("reports usage", self._reports_usage),
             ("counts cached tokens", self._counts_cached_tokens),
             ("takes tools", self._takes_tools),
             ("takes tools in words", self._takes_tools_in_words),
             ("honours a schema", self._honours_a_schema),
             ("names its errors", self._names_its_errors),
-            ("times out", self._times_out),
         )
 
     async def _ask(
@@ -203,16 +205,15 @@ class ProviderCheck:
             return ProbeVerdict.FAIL, f"an impossible request is repeated: {error.code}: {_reason(error)}"
         return ProbeVerdict.UNTESTED, "it answers an impossible request instead of refusing it"
 
-    async def _times_out(self) -> tuple[ProbeVerdict, str]:
-        if self._guarded_seconds is None:
-            return ProbeVerdict.FAIL, "it has no time-out or no breaker: add them to resiliency/llm.yaml"
-        return ProbeVerdict.PASS, f"the sidecar gives up after {self._guarded_seconds:.0f} s, and has a breaker"
-
     def _facts(self, kind: str, book: PriceBook, litellm_prices: LiteLLMPrices | None) -> tuple[ProbeResult, ...]:
         price = book.find(kind, self._model, datetime.now(UTC))
         facts = model_facts(book, litellm_prices, kind, self._model)
         known = facts.context_tokens
+        seconds = self._guarded_seconds
         return (
+            ProbeResult("times out", ProbeVerdict.FAIL, "without time-out or breaker: add them to resiliency/llm.yaml")
+            if seconds is None
+            else ProbeResult("times out", ProbeVerdict.PASS, f"after {seconds:.0f} s in the sidecar, with a breaker"),
             ProbeResult("has a price", ProbeVerdict.FAIL, f"{price.reason}; {price.remedy}")
             if isinstance(price, NoPrice)
             else ProbeResult("has a price", ProbeVerdict.PASS, price.id),

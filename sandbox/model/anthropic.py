@@ -71,6 +71,7 @@ class _Tool(_Block):
 
 class _ToolChoice(BaseModel):
     type: Literal["auto", "any", "tool", "none"]
+    name: str = ""
 
 
 class _Request(BaseModel):
@@ -99,6 +100,7 @@ def read(body: bytes) -> Question:
         model=request.model,
         messages=(*_system(request.system), *turns),
         tools=() if no_tools else tuple(_tools(request.tools or ())),
+        forced_tool=request.tool_choice.name if request.tool_choice else "",
         max_output_tokens=request.max_tokens,
         reasons=(request.thinking or {}).get("type") == "enabled",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from app.llm import tokenizer
 
@@ -52,6 +52,8 @@ class Question:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     max_output_tokens: int | None = None
+    schema: dict[str, Any] | None = None  # a JSON schema that the answer has to fit
+    forced_tool: str = ""  # the tool that the answer has to call
     reasons: bool = False  # the model reasons before it answers, and bills its thoughts
 
     def text_of(self, role: Role) -> str:

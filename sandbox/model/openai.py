@@ -69,6 +69,15 @@ class _Tool(BaseModel):
     function: _ToolFunction
 
 
+class _JsonSchema(BaseModel):
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class _ResponseFormat(BaseModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
 class _Request(BaseModel):
     model: str = Field(min_length=1)
     messages: list[_Message] = Field(min_length=1)
@@ -77,6 +86,7 @@ class _Request(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: str | None = None
+    response_format: _ResponseFormat | None = None
     stream: bool | None = None
     n: Literal[1] | None = None
 
@@ -95,9 +105,15 @@ def read(body: bytes) -> Question:
         model=request.model,
         messages=messages,
         tools=() if request.tool_choice == "none" else tuple(_tools(request.tools or ())),
+        schema=_schema(request.response_format),
         max_output_tokens=request.max_completion_tokens or request.max_tokens,
         reasons=bool(_REASONING_MODEL.match(request.model)) and request.reasoning_effort not in _NO_REASONING,
     )
+
+
+def _schema(response_format: _ResponseFormat | None) -> dict[str, Any] | None:
+    wanted = response_format and response_format.json_schema
+    return wanted.schema_ if wanted else None
 
 
 def sentence(error: ValidationError) -> str:

@@ -4,7 +4,10 @@ restarts, and each call is booked under the component and the model that answere
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +23,7 @@ from app.ledger.reading.queries import LedgerQueries
 from app.ledger.store import database
 from app.pricing.charge_types import CallRecord
 from app.providers.catalogue import read_templates
-from runtime.stack_commands import project_ports, repoint
+from runtime.stack_commands import project_ports, repoint, worker_environment
 from sandbox.data import load_expected, load_tickets
 from tests.live import SETTLED, Live, daprd_of, make_stack, until
 from tests.paths import ROOT
@@ -104,6 +107,28 @@ def test_bedrock_fails_on_tools_before_it_sends_a_request(stack_with_templates: 
     answer = live.outside.post(url, json=question, headers=daprd_of(live.stack).headers)
     use(live, "sandbox")
     assert "unsupported tool choice type: *string" in answer.text
+
+
+def test_the_documented_table_is_what_provider_check_finds(stack_with_templates: Live) -> None:
+    live, document = stack_with_templates, (ROOT / "docs" / "providers.md").read_text()
+    command, _, table = document.partition("$ refund-agent provider check ")[2].partition("```")[0].partition("\n")
+    environment = {
+        **os.environ,
+        **worker_environment(live.stack.ports, live.stack.state),
+        "REFUND_AGENT_PRICES_FILE": str(ROOT / "config" / "prices.yaml"),
+        "COLUMNS": "200",
+    }
+    before = processes(live)
+    words = ["provider", "check", *command.split(), "--folder", str(live.stack.folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *words], env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    found = [line.split() for line in done.stdout.splitlines()]
+    documented = [line.split() for line in table.splitlines() if line.strip()]
+    assert documented == found[: len(documented)]
+    assert loaded(live) == ["conversation.openai"], "the candidate is gone"
+    assert processes(live) == before
 
 
 def calls_of(live: Live) -> tuple[CallRecord, ...]:

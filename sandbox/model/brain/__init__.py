@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 
 from sandbox.model.brain import json_actions
+from sandbox.model.brain.assistant import assist
 from sandbox.model.brain.classify import classify
 from sandbox.model.brain.conversation import OPENING, Prompt, read_prompt
 from sandbox.model.brain.draft import draft
 from sandbox.model.exchange import Answer, Question
-
-GREETING = "This is the sandbox's model. It works the stages classify and draft; it has nothing to say without one."
 
 
 def answer_question(question: Question) -> Answer:
@@ -25,7 +24,7 @@ def answer_question(question: Question) -> Answer:
         return _answer_classify(_prompt(question))
     if question.stage == "draft":
         return draft(question, _prompt(question))
-    return Answer(text=GREETING)
+    return assist(question)
 
 
 def _prompt(question: Question) -> Prompt:
