@@ -33,7 +33,7 @@ def test_it_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_options_reach_the_experiment_and_so_does_its_exit_code(rates: str) -> None:
     result = run("--rates", rates)
     assert result.returncode == 2
-    assert f"'{rates}' is no list of per cents; write it as 5,15,30" in result.stderr
+    assert f"'{rates}' is no list of percentages above 0 and up to 100; write it as 5,15,30" in result.stderr
 
 
 def test_too_many_tasks_are_refused_before_anything_starts() -> None:

@@ -41,7 +41,7 @@ KEYS = (
 STEP_KEYS = "step execution_id name stage tool active_seconds lost_seconds writes answered_by attempts cost"
 CALL_KEYS = (
     "call_id step execution_id stage turn number state worker component provider model prompt_version request_digest "
-    "started_at ended_at over_at usage reserve_input reserve_output finish_reason error cause wasted cost"
+    "tool_form started_at ended_at over_at usage reserve_input reserve_output finish_reason error cause wasted cost"
 )
 CHARGE_KEYS = (
     "id kind meter stage step tool execution_id turn number at provider component model consumed_quantity unit "

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from app import bootstrap
-from app.cli import history, screen
+from app.cli import history, provider, screen
 from app.cli.screen import Column, ColumnKind, TablePage, fact_lines, lay_out
 from app.dapr.history.entries import list_events
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
+from app.providers.check import ProbeVerdict
+from app.providers.provider_schemas import ProbeView, ProviderCheckView
+from app.providers.switch import Switch
 from tests.cli.books import RefundBookServer
 from tests.cli.conftest import CommandLine
 from tests.cli.reading import ask
@@ -144,6 +147,7 @@ def commands(
     dapr = Told().turn(1).started(0).scheduled(1, 1, "classify_" + "x" * 40, "k" * 36).turn(2).failed(2, 1)
     monkeypatch.setattr(history, "_read_events", lambda _: list_events(dapr.events))
     prices = "config/prices.yaml"
+    monkeypatch.setattr(provider, "_check", check_of)
     return {
         "cost report": lambda: ask("cost", "report"),
         "cost report, exact": lambda: ask("cost", "report", "--by", "task,step,model", "--exact"),
@@ -158,6 +162,10 @@ def commands(
         "ledger rebuild": lambda: ask("ledger", "rebuild"),
         "price show": lambda: ask("price", "show"),
         "price check": lambda: ask("price", "check"),
+        "provider list": lambda: ask("provider", "list"),
+        "provider show": lambda: ask("provider", "show", "anthropic"),
+        "provider check": lambda: ask("provider", "check", "sandbox"),
+        "provider check, several": lambda: ask("provider", "check", "sandbox", "echo"),
         "doctor": lambda: run("doctor", "--model-url", "http://127.0.0.1:1", "--systems-url", "http://127.0.0.1:1"),
         "doctor retries": lambda: ask("doctor", "retries"),
         "task list": lambda: run("task", "list"),
@@ -165,6 +173,23 @@ def commands(
         "task show": lambda: run("task", "show", TASK),
         "token list": lambda: ask("token", "list"),
     }
+
+
+async def check_of(_folder: Path, switch: Switch) -> ProviderCheckView:
+    """A check with each verdict and long evidence."""
+    results = tuple(
+        ProbeView(question=f"counts cached tokens {verdict}", verdict=verdict, evidence="it did not answer " * 9)
+        for verdict in ProbeVerdict
+    )
+    return ProviderCheckView(
+        provider=switch.template.name,
+        component_type=switch.template.component_type,
+        model=switch.model,
+        results=results,
+        requests=9,
+        input_tokens=4_000,
+        output_tokens=100,
+    )
 
 
 def test_every_table_is_whole_on_every_screen(seen: Seen, commands: dict[str, Command]) -> None:

@@ -140,7 +140,7 @@ def test_another_amount_after_a_refund_that_nobody_heard_of_is_refused(tmp_path:
     with opened(tmp_path) as books:
         with pytest.raises(SystemUnavailable):
             attempt(LossySystems(books, iter(["after"])), refund("5.00"))
-        with pytest.raises(Refused, match="another body"):
+        with pytest.raises(Refused, match="with other content"):
             attempt(LossySystems(books), refund("6.00"))
         assert attempt(LossySystems(books), refund("5.00")).refund_id == "RF-000001"
 
