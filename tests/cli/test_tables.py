@@ -178,7 +178,7 @@ def commands(
 async def check_of(_folder: Path, switch: Switch) -> ProviderCheckView:
     """A check with each verdict and long evidence."""
     results = tuple(
-        ProbeView(question=f"counts cached tokens {verdict}", verdict=verdict, evidence="it did not answer " * 9)
+        ProbeView(question=f"takes {verdict.short}", verdict=verdict, evidence="it did not answer " * 9)
         for verdict in ProbeVerdict
     )
     return ProviderCheckView(
