@@ -20,7 +20,7 @@ from app.domain.money import plain
 
 if TYPE_CHECKING:
     from app.providers.catalogue import ProviderTemplate
-    from app.providers.check import Candidate
+    from app.providers.provider_check import Candidate
     from app.providers.provider_schemas import CatalogueView, ChecksView, ProbeView, ProviderCheckView, ProviderView
     from app.providers.switch import Switch
 
@@ -158,7 +158,7 @@ async def _check(folder: Path, switch: Switch) -> ProviderCheckView:
     from app.finance.retry_bounds.sidecar_files import policies
     from app.llm.conversation import DaprConversation
     from app.pricing import litellm_prices
-    from app.providers.check import ProviderCheck
+    from app.providers.provider_check import ProviderCheck
     from app.providers.provider_schemas import ProbeView, ProviderCheckView
     from app.providers.switch import CANDIDATE, candidate_file
 
@@ -199,7 +199,7 @@ async def _wait_for(candidate: Candidate, component_type: str) -> None:
 
 
 def _failures(checked: ProviderCheckView) -> list[ProbeView]:
-    from app.providers.check import ProbeVerdict
+    from app.providers.provider_check import ProbeVerdict
 
     return [result for result in checked.results if result.verdict is ProbeVerdict.FAIL]
 

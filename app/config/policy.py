@@ -80,7 +80,7 @@ class ComponentLimits(Frozen):
     concurrent_calls: Annotated[Whole, Field(ge=1)] | None = None
     requests_per_minute: Annotated[Whole, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[Whole, Field(ge=1)] | None = None
-    longest_wait_seconds: _Seconds = 20.0
+    longest_wait_seconds: Annotated[float, _Plain, Field(gt=0, le=600)] = 20.0
 
 
 UNLIMITED = ComponentLimits()

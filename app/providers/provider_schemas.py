@@ -12,7 +12,7 @@ from app.pricing.litellm_prices import LiteLLMPrices
 from app.pricing.model_facts import model_facts
 from app.pricing.schedule import NoPrice, Price, rates_at
 from app.providers.catalogue import ProviderTemplate
-from app.providers.check import ProbeVerdict
+from app.providers.provider_check import ProbeVerdict
 
 
 class SupportView(View):

@@ -20,7 +20,7 @@ from app.cli.screen import Column, ColumnKind, TablePage, fact_lines, lay_out
 from app.dapr.history.entries import list_events
 from app.domain.models import TaskStatus
 from app.ledger.audit.rebuilding import Rebuilt
-from app.providers.check import ProbeVerdict
+from app.providers.provider_check import ProbeVerdict
 from app.providers.provider_schemas import ProbeView, ProviderCheckView
 from app.providers.switch import Switch
 from tests.cli.books import RefundBookServer

@@ -150,7 +150,7 @@ def test_a_pod_that_is_told_to_go_has_the_time_for_a_model_call(overlay: str) ->
     (agent,) = template["spec"]["containers"]
     environment = {each["name"]: each.get("value") for each in agent["env"]}
     (policies,) = yaml.safe_load_all((paths.ROOT / "resiliency" / "llm.yaml").read_text())
-    (model,) = (seconds(each) for each in policies["spec"]["policies"]["timeouts"].values())
+    model = max(map(seconds, policies["spec"]["policies"]["timeouts"].values()))
     grace = float(environment["REFUND_AGENT_GRACE_SECONDS"])
     pause = agent["lifecycle"]["preStop"]["sleep"]["seconds"]
     sidecar = int(template["metadata"]["annotations"]["dapr.io/graceful-shutdown-seconds"])

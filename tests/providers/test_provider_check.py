@@ -12,7 +12,7 @@ from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.pricing import book
 from app.pricing.charge_types import NOT_REPORTED, TokenUsage
-from app.providers.check import ProbeVerdict, ProviderCheck
+from app.providers.provider_check import ProbeVerdict, ProviderCheck
 from tests.paths import ROOT
 
 PASS, FAIL, UNTESTED = ProbeVerdict.PASS, ProbeVerdict.FAIL, ProbeVerdict.UNTESTED
