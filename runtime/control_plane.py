@@ -15,7 +15,7 @@ from types import TracebackType
 
 from runtime import processes, state
 from runtime.errors import UserError
-from runtime.loopback import HOST, answers, free_ports, past_proxies
+from runtime.loopback import HOST, answers, free_ports, is_listened_on, past_proxies
 from runtime.processes import Child
 
 NAMES = ("sentry", "placement", "scheduler")
@@ -121,9 +121,13 @@ class ControlPlane:
         )
 
     def wait_one(self, name: str, *, deadline_seconds: float = 30.0) -> None:
-        """Waits until one of `NAMES` is healthy. Raises `ChildDied` or `NotReady`."""
-        health = self._health[name]
-        ready = lambda: answers(health, "/healthz") and self.trust_anchors.exists()  # noqa: E731
+        """Waits until one of `NAMES` is healthy and listens, since it reports health a moment before it does, and daprd
+        ends if sentry does not. Raises `ChildDied` or `NotReady`."""
+        health, port = self._health[name], getattr(self.ports, name)
+
+        def ready() -> bool:
+            return answers(health, "/healthz") and self.trust_anchors.exists() and is_listened_on(port)
+
         processes.wait_until(ready, what=name, deadline_seconds=deadline_seconds, children=[self.children[name]])
         if name == "sentry":
             self._protect_keys()

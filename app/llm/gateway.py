@@ -83,15 +83,15 @@ class LLMGateway:
     async def _ask(self, component: ModelComponent, call: ModelCall) -> ModelAnswer:
         sized: dict[str, _Sized] = {}
 
-        async def begin(has_turn: bool) -> _Begun | Full:
+        async def begin(has_turn: bool) -> _Started | Full:
             return await self._begin(component, call, sized, has_turn)
 
-        begun: _Begun = await component.admission.enter(call, begin)
+        started: _Started = await component.admission.enter(call, begin)
         error: ModelUnavailable | ModelRefused | None = None
         try:
-            if isinstance(begun, SettledCall):
-                return _model_answer(component, call, begun, AnsweredBy.JOURNAL)
-            settled = await self._send(component, call, begun)
+            if isinstance(started, SettledCall):
+                return _model_answer(component, call, started, AnsweredBy.JOURNAL)
+            settled = await self._send(component, call, started)
             return _model_answer(component, call, settled, AnsweredBy.PROVIDER)
         except (ModelUnavailable, ModelRefused) as failure:
             error = failure
@@ -101,38 +101,38 @@ class LLMGateway:
 
     async def _begin(
         self, component: ModelComponent, call: ModelCall, sized: dict[str, _Sized], has_turn: bool
-    ) -> _Begun | Full:
+    ) -> _Started | Full:
         """Writes the call down. The provider is looked up each time, since it may change while the call waits; `sized`
         holds the request for each provider, since counting tokens takes time."""
         provider = await component.conversation.provider(_BEFORE_SECONDS) or ""
         if provider not in sized:
             sized[provider] = await _size(component, call, provider)
         request, reserve, form = sized[provider]
-        begun = await self._journal.begin(
+        started = await self._journal.begin(
             call, component.name, provider, reserve, form, limits=component.limits, has_turn=has_turn
         )
-        return begun if isinstance(begun, SettledCall | Full) else _Open(begun, request, provider, form)
+        return started if isinstance(started, SettledCall | Full) else _Open(started, request, provider, form)
 
-    async def _send(self, component: ModelComponent, call: ModelCall, begun: _Open) -> SettledCall:
+    async def _send(self, component: ModelComponent, call: ModelCall, started: _Open) -> SettledCall:
         """Sends the request and writes down how it ended."""
-        request = begun.request
+        request = started.request
         try:
             answer = await component.conversation.ask(request.messages, request.tools)
         except (ModelUnavailable, ModelRefused) as error:
-            provider = await _confirm_provider(component, begun.provider)
+            provider = await _confirm_provider(component, started.provider)
             if isinstance(error, ModelRefused) and not provider:
                 error = _refused_while_changed(component)
-            await self._journal.fail(begun.call_id, error, provider)
+            await self._journal.fail(started.call_id, error, provider)
             raise error from None
-        provider = await _confirm_provider(component, begun.provider)
+        provider = await _confirm_provider(component, started.provider)
         texts = [message.text for message in request.messages]
         usage = await _off_loop(
             [*texts, answer.text, *(tool_call.arguments for tool_call in answer.tool_calls)],
             lambda: reported_or_estimated(answer, request, provider),
         )
-        if begun.form is ToolForm.JSON:
+        if started.form is ToolForm.JSON:
             answer = json_actions.with_tool_calls(answer)
-        return await self._journal.settle(begun.call_id, call, answer, usage, provider)
+        return await self._journal.settle(started.call_id, call, answer, usage, provider)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Open:
     form: ToolForm | None
 
 
-_Begun = SettledCall | _Open
+_Started = SettledCall | _Open
 
 
 class _Sized(NamedTuple):

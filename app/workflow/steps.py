@@ -70,7 +70,7 @@ class Steps:
     def __init__(self, context: DaprWorkflowContext, rules: Rules) -> None:
         self._context = context
         self._rules = rules
-        self._patience = patience(rules.retries, context.instance_id)
+        self._retry_policy = retry_policy(rules.retries, context.instance_id)
         self._questions = 0
         self._settled: tuple[SettledDecision, ...] = ()
 
@@ -95,7 +95,7 @@ class Steps:
         parked, and `task resume` runs all of them again; likewise after the pause of one that was deferred."""
         while True:
             calls = [
-                self._context.call_activity(name, input=question, retry_policy=self._patience)
+                self._context.call_activity(name, input=question, retry_policy=self._retry_policy)
                 for name, question, _ in questions
             ]
             try:
@@ -199,7 +199,7 @@ def _iso(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds")
 
 
-def patience(retries: Retries, instance_id: str) -> RetryPolicy:
+def retry_policy(retries: Retries, instance_id: str) -> RetryPolicy:
     """The retry policy of every step. The first pause is between one and two times `first_seconds` and differs by task,
     so that tasks that failed together do not retry together. It is computed from the id, since a replay must find the
     same pause."""

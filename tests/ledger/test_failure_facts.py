@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event
 
-from app.finance.failures.failure_figures import PREVENTED, Facts, FailureScope, SpendRole, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, Facts, FailureScope, SpendRole, failure_costs, model_money
 from app.finance.rollup import Dimension, Group
 from app.ledger.store.tables import METADATA, PRICES
 from app.ledger.store.task_record import AttemptRecord, TaskRecord
@@ -51,7 +51,7 @@ def filled(ledger: Ledger, seed: int, count: int = 12) -> list[TaskRecord]:
 
 def every(facts: Facts) -> list[tuple[FailureScope, ...]]:
     """All figures of these records."""
-    return [parts(facts, by) for by in BYS]
+    return [failure_costs(facts, by) for by in BYS]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,7 +89,7 @@ def test_tasks_at_the_periods_edges_are_counted_with_all_that_they_were_charged(
     ledger.save(replace(crashed(3, "acme:T-9"), ended_at=None))
     whole, second = ledger.records.failures(), ledger.records.failures(FIRST + 2 * day, FIRST + 3 * day)
     assert (whole.ended, second.ended) == ({"acme": 3}, {"acme": 1})
-    (all_of_it,), (one,) = parts(whole), parts(second)
+    (all_of_it,), (one,) = failure_costs(whole), failure_costs(second)
     assert [spend(all_of_it.clean), spend(one.clean)] == [Decimal("0.012"), Decimal("0.004")]
     assert (one.wasted.money[0].contracted_cost, one.crashes.restarts) == (Decimal("0.003"), 1)
 
@@ -100,7 +100,7 @@ def test_a_task_that_ended_at_midnight_ended_on_the_day_that_began(ledger: Ledge
     ledger.save(replace(crashed(3, "acme:T-2"), ended_at=midnight - timedelta(microseconds=1)))
     before, after = ledger.records.failures(FIRST, midnight.date()), ledger.records.failures(midnight.date())
     for facts in (before, after):
-        (part,) = parts(facts)
+        (part,) = failure_costs(facts)
         assert (part.tasks, part.failures, spend(part.clean)) == (1, 1, Decimal("0.004"))
 
 
@@ -176,7 +176,7 @@ def test_what_is_written_meanwhile_is_not_seen(ledger: Ledger) -> None:
         event.remove(ledger.engine, "after_cursor_execute", write_once)
     assert found.ended == {"acme": 1}
     assert len(found.failures) == 1
-    assert parts(found) == parts(facts_of([crashed(3)]))
+    assert failure_costs(found) == failure_costs(facts_of([crashed(3)]))
     assert ledger.records.failures().ended == {"acme": 2}
 
 

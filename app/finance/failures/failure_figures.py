@@ -203,7 +203,7 @@ class _Scope:
     wasted: Group
 
 
-def parts(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...]:
+def failure_costs(facts: Facts, by: Sequence[Dimension] = ()) -> tuple[FailureScope, ...]:
     """The figures for each combination of the dimensions (tenant, stage, or both), ordered by key; without dimensions,
     those of all tasks."""
     across = tuple(dimension for dimension in by if dimension is not Dimension.STAGE)

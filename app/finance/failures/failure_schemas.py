@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.finance.failures.failure_figures import CostShare, Facts, FailureScope, Runner, SpendRole, parts
+from app.finance.failures.failure_figures import CostShare, Facts, FailureScope, Runner, SpendRole, failure_costs
 from app.finance.failures.intervals import rounded
 from app.finance.report_schemas import Exact, GroupView, Selection, View, group_view
 from app.finance.rollup import Dimension, Group
@@ -132,7 +132,7 @@ def note(tasks: int, failed: int, verb: str = "failed") -> str:
 
 def _parts(facts: Facts, by: Sequence[Dimension]) -> tuple[PartView, ...]:
     names = [dimension.value for dimension in by]
-    return tuple(_part(part, dict(zip(names, part.key, strict=True))) for part in parts(facts, by))
+    return tuple(_part(part, dict(zip(names, part.key, strict=True))) for part in failure_costs(facts, by))
 
 
 def _part(part: FailureScope, key: dict[str, str]) -> PartView:

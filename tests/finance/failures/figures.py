@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from app.finance.failures.failure_figures import CostShare, FailureScope, parts
+from app.finance.failures.failure_figures import CostShare, FailureScope, failure_costs
 from app.finance.rollup import Group
 from app.ledger.store.task_record import TaskRecord
 from tests.finance.failures.plain import facts_of
@@ -14,7 +14,7 @@ MODEL = "model"
 
 def part(*records: TaskRecord) -> FailureScope:
     """The figures of these tasks together."""
-    (scope,) = parts(facts_of(records))
+    (scope,) = failure_costs(facts_of(records))
     return scope
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.finance.failures.failure_figures import PREVENTED, FailureScope, Runner, model_money, parts
+from app.finance.failures.failure_figures import PREVENTED, FailureScope, Runner, failure_costs, model_money
 from app.finance.rollup import Dimension, Group
 from tests.finance.failures.crashes import records_of, tales
 from tests.finance.failures.plain import Figures, facts_of, figures
@@ -85,9 +85,9 @@ def test_an_independent_computation_agrees(seed: int) -> None:
     records = [list(records_of(tale, dice))[-1] for tale in tales(seed, 12)]
     ended = [record for record in records if record.ended_at is not None]
     facts = facts_of(records)
-    (whole,) = parts(facts)
+    (whole,) = failure_costs(facts)
     assert product_figures(whole.every, whole) == expected(figures(ended, crashes_alone=False))
     assert product_figures(whole.crashes, whole) == expected(figures(ended, crashes_alone=True))
-    for scope in parts(facts, (Dimension.STAGE,)):
+    for scope in failure_costs(facts, (Dimension.STAGE,)):
         assert product_figures(scope.every, scope) == expected(figures(ended, crashes_alone=False, stage=scope.key[0]))
         assert product_figures(scope.crashes, scope) == expected(figures(ended, crashes_alone=True, stage=scope.key[0]))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.finance.failures.failure_figures import parts
+from app.finance.failures.failure_figures import failure_costs
 from app.finance.rollup import Dimension
 from app.pricing.charge_types import NOT_REPORTED
 from tests.finance.failures.figures import cents, part, spent, value
@@ -17,8 +17,8 @@ from tests.finance.failures.tasks import TOKENS, call, crashed, failed, failure,
 
 def test_a_stage_has_its_own_failures_and_shares_of_all_spend() -> None:
     records = fleet(crashed(3), crashed(1, "acme:T-2", answered=True), failed(2, 1, "acme:T-3"), of=10)
-    (whole,) = parts(facts_of(records))
-    stages = {scope.key[0]: scope for scope in parts(facts_of(records), (Dimension.STAGE,))}
+    (whole,) = failure_costs(facts_of(records))
+    stages = {scope.key[0]: scope for scope in failure_costs(facts_of(records), (Dimension.STAGE,))}
     assert {stage: scope.every.failed for stage, scope in stages.items()} == {
         "classify": 1,
         "draft_refund": 1,
@@ -34,22 +34,24 @@ def test_a_stage_has_its_own_failures_and_shares_of_all_spend() -> None:
 
 def test_tenants_are_separate() -> None:
     records = [*fleet(crashed(3), of=4), crashed(1, "globex:T-1", answered=True), task("lumen:T-1")]
-    scopes = {scope.key[0]: scope for scope in parts(facts_of(records), (Dimension.TENANT,))}
+    scopes = {scope.key[0]: scope for scope in failure_costs(facts_of(records), (Dimension.TENANT,))}
     assert {tenant: (scope.tasks, scope.failures) for tenant, scope in scopes.items()} == {
         "acme": (4, 1),
         "globex": (1, 1),
         "lumen": (1, 0),
     }
     assert [value(share)[2] for share in scopes["globex"].crashes.repeated] == [Decimal("0.25")]
-    both = {scope.key: scope.failures for scope in parts(facts_of(records), (Dimension.TENANT, Dimension.STAGE))}
+    both = {
+        scope.key: scope.failures for scope in failure_costs(facts_of(records), (Dimension.TENANT, Dimension.STAGE))
+    }
     assert both["acme", "draft_refund"] == 1
     assert both["lumen", "classify"] == 0
 
 
 def test_a_tenant_without_charges_has_a_scope() -> None:
     idle = replace(task("globex:T-1"), charges=())
-    assert [scope.key for scope in parts(facts_of([idle]), (Dimension.TENANT,))] == [("globex",)]
-    assert parts(facts_of([idle]), (Dimension.STAGE,)) == ()
+    assert [scope.key for scope in failure_costs(facts_of([idle]), (Dimension.TENANT,))] == [("globex",)]
+    assert failure_costs(facts_of([idle]), (Dimension.STAGE,)) == ()
 
 
 def test_currencies_are_never_added() -> None:

@@ -27,7 +27,7 @@ from app.workflow.activities.notify_customer import NotifyInput, notify_customer
 from app.workflow.activities.retrieve_account import AccountInput, retrieve_account
 from app.workflow.activities.services import Services
 from app.workflow.activities.tools import OrderInput, PolicyInput, ToolCall, lookup_order, lookup_refund_policy
-from app.workflow.steps import patience
+from app.workflow.steps import retry_policy
 from tests.makers import RULES, USE, account, order, task
 from tests.scripted import Script, run
 from tests.workflow.test_refund import FOUND, REFUND, World
@@ -120,7 +120,7 @@ def test_our_figures_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("retries", [RULES.retries, Retries(first_seconds=0.5, max_seconds=2, attempts=7)])
 def test_no_task_pauses_longer_than_stated(retries: Retries) -> None:
     ids = [f"acme:T-{number}" for number in range(300)]
-    longest = max(sum(_sdk_pauses(patience(retries, name))) for name in ids)
+    longest = max(sum(_sdk_pauses(retry_policy(retries, name))) for name in ids)
     said = pauses(retries).total_seconds()
     assert 0.9 * said <= longest <= said
 
