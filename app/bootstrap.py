@@ -19,11 +19,11 @@ from app import __version__
 from app.config import policy
 from app.config.policy import UNLIMITED, Rules
 from app.config.private_files import exposure_warning, private_folder
-from app.config.settings import Settings, leave_proxies_out
+from app.config.settings import Settings, bypass_proxies_for_sidecar
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import Daprd
 from app.dapr.history.reader import HistoryReader
-from app.dapr.systems import DaprSystems, ask_and_wait
+from app.dapr.systems import DaprSystems, ask_blocking
 from app.domain.errors import ConfigurationError
 from app.domain.standing import Standing
 from app.ledger.audit import ledger_check, rebuilding
@@ -136,7 +136,7 @@ def open_all(settings: Settings, ends: ExitStack) -> Opened:
     sdk_patches.reconnect_quickly()
     sdk_patches.skip_health_checks()
     sdk_patches.disable_grpc_spans()
-    leave_proxies_out(settings)
+    bypass_proxies_for_sidecar(settings)
     if exposed := private_folder(settings.state_dir):
         log.warning("%s", exposure_warning(exposed))
     engine = database.connect(settings.database_url)
@@ -209,7 +209,7 @@ def make_agent(settings: Settings, rules: Rules, opened: Opened) -> Agent:
 
 def void_refund(daprd: Daprd, tenant: str, ticket_id: str) -> None:
     """Voids the ticket's hold in the refund system, since it ends without a refund. Raises Refused, Unreachable."""
-    ask_and_wait(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
+    ask_blocking(daprd, "refunds", "void", {"tenant": tenant, "ticket_id": ticket_id})
 
 
 def make_web(

@@ -16,7 +16,7 @@ from runtime import paths, prerequisites, processes, state
 from runtime.control_plane import NAMESPACE
 from runtime.errors import UserError, exit_code
 from runtime.locks import exclusive, is_held
-from runtime.loopback import HOST, past_proxies
+from runtime.loopback import HOST, bypass_proxies
 from runtime.set_up import set_up
 
 _STACK_LOCK = paths.STATE / "lock"
@@ -134,7 +134,7 @@ def _environment() -> int:
         "DAPR_TRUST_ANCHORS": anchors.read_text(),
         "NAMESPACE": NAMESPACE,
         "DAPR_HOST_IP": HOST,
-        **past_proxies(),
+        **bypass_proxies(),
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from runtime import processes, state
 from runtime.errors import UserError
-from runtime.loopback import HOST, answers, free_ports, is_listened_on, past_proxies
+from runtime.loopback import HOST, answers, bypass_proxies, free_ports, is_listened_on
 from runtime.processes import Child
 
 NAMES = ("sentry", "placement", "scheduler")
@@ -145,7 +145,7 @@ class ControlPlane:
             "NAMESPACE": NAMESPACE,
             "DAPR_HOST_IP": HOST,
             **GO_MEMORY,
-            **past_proxies(),
+            **bypass_proxies(),
         }
 
     def __enter__(self) -> ControlPlane:

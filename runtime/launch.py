@@ -19,7 +19,7 @@ from runtime.apps import Apps, link_logs
 from runtime.control_plane import ControlPlane
 from runtime.errors import exit_code
 from runtime.locks import exclusive
-from runtime.loopback import answers, past_proxies
+from runtime.loopback import answers, bypass_proxies
 from runtime.ports import Port
 from runtime.progress import Step
 from runtime.signals import Stopped, ignore_signals, install_handlers
@@ -141,7 +141,7 @@ def _wait_for_agent(check: Callable[[], None], port: int) -> None:
 def _client_environment(named: Mapping[str, Port]) -> dict[str, str]:
     """The environment variables with which the command line reaches this stack."""
     return {
-        **past_proxies(),
+        **bypass_proxies(),
         "REFUND_AGENT_WEB_PORT": str(named["agent web"].number),
         "REFUND_AGENT_STATE_DIR": str(paths.STATE),
         "DAPR_API_TOKEN": state.api_token(paths.STATE),

@@ -157,9 +157,9 @@ def _shared_file() -> int:
     return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def past_proxies() -> dict[str, str]:
+def bypass_proxies() -> dict[str, str]:
     """Environment variables that keep calls to this machine away from its proxies."""
-    return proxies.past_proxies(os.environ)
+    return proxies.bypass_proxies(os.environ)
 
 
 def answers(port: int, path: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime import paths, state
 from runtime.control_plane import NAMESPACE, TRUST_DOMAIN, ControlPlanePorts
-from runtime.loopback import HOST, free_ports, past_proxies
+from runtime.loopback import HOST, bypass_proxies, free_ports
 from runtime.ports import read_ports
 
 _LOOPBACK = re.compile(r"\b(127\.0\.0\.1|localhost):(\d+)\b")
@@ -89,7 +89,7 @@ def worker_command() -> list[str]:
 def worker_environment(ports: StackPorts, state_dir: Path) -> dict[str, str]:
     """The environment variables that `dapr run` would give the agent, and its state folder and web port."""
     return {
-        **past_proxies(),
+        **bypass_proxies(),
         "APP_ID": "agent",
         "DAPR_API_TOKEN": state.api_token(state_dir),
         "DAPR_HTTP_PORT": str(ports.dapr_http),

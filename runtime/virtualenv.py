@@ -21,7 +21,7 @@ from runtime.progress import Step, follow
 LOCKS = (paths.ROOT / "requirements.lock",)
 DEV_LOCKS = (*LOCKS, paths.ROOT / "requirements-dev.lock")
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)==")
-_KEPT = frozenset({"pip", "setuptools", "wheel"})
+_NEVER_REMOVED = frozenset({"pip", "setuptools", "wheel"})
 # Runs inside the environment: for each distribution, whether it has a list of files and all these files.
 _INSPECT = """
 import csv, importlib.metadata, json
@@ -137,12 +137,12 @@ def pip(venv: Path, arguments: list[str], step: Step, describe: Callable[[list[s
 def _repair(venv: Path, locks: tuple[Path, ...]) -> None:
     """Reinstalls damaged packages, and removes packages that no lock names."""
     state = _inspect(venv)
-    damaged = sorted(name for name, whole in state.items() if not whole and name not in _KEPT)
+    damaged = sorted(name for name, whole in state.items() if not whole and name not in _NEVER_REMOVED)
     if damaged:
         for lock in locks:
             _reinstall(venv, lock, damaged)
     locked = locked_names("\n".join(lock.read_text() for lock in DEV_LOCKS if lock.exists()))
-    extra = sorted(set(state) - locked - _KEPT)
+    extra = sorted(set(state) - locked - _NEVER_REMOVED)
     if extra:
         with Step(f"removing {', '.join(extra)}") as step:
             pip(venv, ["uninstall", "--yes", *extra], step, lambda _: "", "removal")

@@ -18,6 +18,7 @@ from app.dapr.history.causes import _CODES, Cause, cause, cause_of_code
 from app.dapr.history.entries import failure
 from app.domain.errors import (
     CODES,
+    AnswersLost,
     DecisionRefused,
     FailureCause,
     HistoryTampered,
@@ -25,11 +26,10 @@ from app.domain.errors import (
     LedgerTrouble,
     LedgerUnavailable,
     ModelBusy,
-    NotAsked,
     RefundAgentError,
     Refused,
-    RepeatedlyLost,
     StepFault,
+    StepNotInHistory,
     StepOverdue,
     StepSetAside,
     error_classes,
@@ -48,14 +48,14 @@ KINDS = [kind for kind in error_classes() if kind.__module__.startswith("app.")]
 # Those that are made of more than a message, with the same words in them.
 MADE: dict[type[RefundAgentError], RefundAgentError] = {
     LedgerGone: LedgerGone("x.sqlite"),
-    LedgerUnavailable: LedgerUnavailable(LedgerTrouble.AWAY, "x"),
+    LedgerUnavailable: LedgerUnavailable(LedgerTrouble.UNREACHABLE, "x"),
     StepSetAside: StepSetAside("acme:T-1", "draft", 3),
     StepFault: StepFault("draft", "KeyError in draft (line 1)"),
     StepOverdue: StepOverdue("acme:T-1", "draft", "it did not come back"),
-    NotAsked: NotAsked("close_case", "a:1", "a:2"),
+    StepNotInHistory: StepNotInHistory("close_case", "a:1", "a:2"),
     HistoryTampered: HistoryTampered("a:1", "x"),
     ModelBusy: ModelBusy("llm", 42.0),
-    RepeatedlyLost: RepeatedlyLost("llm", 3, "cut"),
+    AnswersLost: AnswersLost("llm", 3, "cut"),
     Refused: Refused("x", reason="above_refundable"),
     DecisionRefused: DecisionRefused("x", reason="above_refundable"),
     WrongFields: WrongFields("x", ()),

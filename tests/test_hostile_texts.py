@@ -14,7 +14,7 @@ from app.domain.redaction import redact
 from app.llm import conversation, estimate, tokenizer
 from app.llm.call import ModelCall, answer_from_json, answer_to_json
 from app.llm.conversation import Answer, Message, ToolRequest
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.pricing.charge_types import NOT_REPORTED
 from app.telemetry.export import output_messages
 from app.workflow.activities import prompts, tools
@@ -86,7 +86,7 @@ def classified(text: str) -> None:
     """As the classify stage reads an answer."""
     try:
         validate(Classification, json_object(text))
-    except Nonsense:
+    except InvalidAnswer:
         return
 
 
@@ -94,7 +94,7 @@ def called(text: str) -> None:
     """As the draft stage reads a tool call."""
     try:
         tools.check_requests((ToolRequest("1", "lookup_order", text),), 1)
-    except Nonsense:
+    except InvalidAnswer:
         return
 
 

@@ -25,7 +25,7 @@ from app.finance.reconciliation.reconciliation_schemas import reconciliation_vie
 from app.finance.reconciliation.reconciliation_texts import remarks, verdict
 from app.finance.retry_bounds import sidecar_files
 from app.llm.conversation import ToolRequest
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.pricing import price_file
 from app.web.api.binding import read_body
 from app.web.api.messages import Approval
@@ -260,7 +260,7 @@ def test_answers_of_models() -> None:
         model = Classification if "category" in text else Proposal
         return validate(model, json_object(text)).model_dump_json()
 
-    held(each(parse, spoilt(ANSWERS, 4000, SEED), Nonsense))
+    held(each(parse, spoilt(ANSWERS, 4000, SEED), InvalidAnswer))
 
 
 def test_arguments_of_tools() -> None:
@@ -268,7 +268,7 @@ def test_arguments_of_tools() -> None:
         text = raw.decode("utf-8", "surrogateescape")
         return tools.check_requests((ToolRequest("1", "lookup_order", text),), 1)[0].model_dump_json()
 
-    held(each(parse, spoilt([b'{"order_id": "AC-10442"}'], 3000, SEED), Nonsense))
+    held(each(parse, spoilt([b'{"order_id": "AC-10442"}'], 3000, SEED), InvalidAnswer))
 
 
 def test_the_sidecars_metrics() -> None:
@@ -291,7 +291,7 @@ def test_long_inputs_take_no_longer_than_they_are(piece: bytes, tmp_path: Path) 
     each(lambda raw: list(read_export("e", io.BytesIO(raw), None, None).lines), [long, b"[" + long], BadTicket)
     text = long.decode("utf-8", "replace")
     for given in (text, "{" + text, text + "}", "{" + text + "}"):
-        each(lambda _, given=given: json_object(given), [b""], Nonsense)  # type: ignore[misc]
+        each(lambda _, given=given: json_object(given), [b""], InvalidAnswer)  # type: ignore[misc]
     each(lambda _: sidecar_metrics.parse("dapr_resiliency_activations_total{" + text, NOON), [b""], ValueError)
 
 

@@ -31,10 +31,10 @@ def serve() -> None:
 
 NAME = "refund-agent"
 WRONG_USAGE = "wrong_usage"  # the code of an invalid command line
-_NOT_YOURS = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder of yours"
+_RUN_AS_OWNER = "run this as the user who started the agent, or set REFUND_AGENT_STATE_DIR to a folder of yours"
 _REMEDIES = {
-    errno.EACCES: _NOT_YOURS,
-    errno.EPERM: _NOT_YOURS,
+    errno.EACCES: _RUN_AS_OWNER,
+    errno.EPERM: _RUN_AS_OWNER,
     errno.EROFS: "it is on a disk that is mounted read-only; name another folder with REFUND_AGENT_STATE_DIR",
     errno.ENOSPC: "its disk is full; make room",
 }
@@ -125,7 +125,7 @@ def _complain_as_json(code: str, title: str, detail: str, status: int | None, ex
 cli = typer.Typer(
     name=NAME,
     cls=_Root,
-    help="Works support tickets as durable tasks.  Exit codes: 0 success, 1 something is wrong, 2 usage.",
+    help="Processes support tickets as durable tasks.  Exit codes: 0 success, 1 something is wrong, 2 usage.",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text: faster, and help texts keep their brackets
     pretty_exceptions_enable=False,  # pretty tracebacks print the values of variables
@@ -145,7 +145,7 @@ def root(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Works support tickets as durable tasks.  Exit codes: 0 success, 1 something is wrong, 2 usage."""
+    """Processes support tickets as durable tasks.  Exit codes: 0 success, 1 something is wrong, 2 usage."""
 
 
 cli.command("serve")(serve)

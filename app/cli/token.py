@@ -131,7 +131,7 @@ def show_tokens(as_json: AsJson = False) -> None:
 
 @commands.command("revoke")
 def revoke(name: Name) -> None:
-    """Revokes a token for good."""
+    """Revokes a token permanently."""
     change_tokens(_secrets_path(), lambda tokens: _remove(tokens, name))
     say(f"token {name} is revoked; the agent refuses it {EFFECTIVE}")
 

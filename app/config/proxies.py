@@ -13,7 +13,7 @@ _OWN = ("127.0.0.1", "localhost", "::1")
 _GRPC = "no_grpc_proxy"
 
 
-def past_proxies(environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
+def bypass_proxies(environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
     """The variables to set in `environment`, so that calls to this machine and to `hosts` bypass every proxy."""
     before = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     value = _add_hosts(before, *hosts)

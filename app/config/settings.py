@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.config.proxies import past_proxies
+from app.config.proxies import bypass_proxies
 from app.dapr.daprd import Daprd
 from app.domain.errors import ConfigurationError
 
@@ -102,10 +102,10 @@ class Settings(BaseSettings):
             ) from None
 
 
-def leave_proxies_out(settings: Settings) -> None:
+def bypass_proxies_for_sidecar(settings: Settings) -> None:
     """Changes the environment so that this process calls its sidecar without a proxy, also from libraries that have no
     option for it."""
-    os.environ.update(past_proxies(os.environ, settings.dapr_host))
+    os.environ.update(bypass_proxies(os.environ, settings.dapr_host))
 
 
 def load() -> Settings:

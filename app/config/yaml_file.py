@@ -21,9 +21,9 @@ Shape = TypeVar("Shape", bound=BaseModel)
 _PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
 _EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+|0[oO][0-7]+", re.ASCII)
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
-_MOST_DIGITS = 30
+_MAX_DIGITS = 30
 # The most nodes of a file after its aliases are expanded. A normal file has some hundred.
-_MOST_PARTS = 100_000
+_MAX_NODES = 100_000
 
 
 class _Strict(yaml.SafeLoader):
@@ -54,7 +54,7 @@ def _refuse_ambiguous_number(node: yaml.ScalarNode) -> None:
     text = str(node.value)
     shown = text if len(text) <= 40 else f"{text[:40]}…"
     number = node.tag in _NUMBERS
-    if number and len(text) > _MOST_DIGITS:
+    if number and len(text) > _MAX_DIGITS:
         raise _fault(f"{shown} has more digits than any number here", node)
     if (number and not _PLAIN.fullmatch(text)) or _EXPONENT.fullmatch(text):
         raise _fault(f"{shown} is not a plain decimal number: write it as in 0.40 or 15, or quote it as text", node)
@@ -68,7 +68,7 @@ def plain_number(value: Any) -> Any:
     """A validator for number fields: accepts plain decimals only, quoted or not. Raises ValueError."""
     if isinstance(value, bool) or (isinstance(value, str) and not _PLAIN.fullmatch(value)):
         raise ValueError(f"{str(value)[:40]!r} is not a plain decimal number; write it as in 4 or 0.40")
-    if isinstance(value, str) and len(value) > _MOST_DIGITS:
+    if isinstance(value, str) and len(value) > _MAX_DIGITS:
         raise ValueError(f"{value[:40]}… has more digits than any number here")
     return value
 
@@ -141,7 +141,7 @@ def _documents(path: Path, text: str) -> list[tuple[yaml.Node, Any]]:
 
 
 def _refuse_alias_bomb(path: Path, root: yaml.Node) -> None:
-    """Raises ConfigurationError if aliases make a document endless, or larger than `_MOST_PARTS` nodes."""
+    """Raises ConfigurationError if aliases make a document endless, or larger than `_MAX_NODES` nodes."""
     sizes: dict[int, int] = {}
     visited: set[int] = set()
     stack = [root]
@@ -157,7 +157,7 @@ def _refuse_alias_bomb(path: Path, root: yaml.Node) -> None:
             continue
         stack.pop()
         sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
-        if sizes[id(node)] > _MOST_PARTS:
+        if sizes[id(node)] > _MAX_NODES:
             where = f"{path}:{node.start_mark.line + 1}"
             raise ConfigurationError(f"{where}: its aliases expand to too many parts; write it out")
 

@@ -1,4 +1,4 @@
-"""What each of Dapr's conversation components supports, as read in components-contrib 1.18.3 and its langchaingo."""
+"""What each of Dapr's conversation components supports, by the source of components-contrib 1.18.3 and langchaingo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.dapr.workarounds import TOOL_CHOICE, Version
 
 # The Dapr version that the table describes, as templates and docs/providers.md name it.
-DESCRIBED = "Dapr 1.18"
+DAPR_VERSION = "Dapr 1.18"
 _COMMON = ("key", "model", "cachettl", "responsecachettl")
 _BEDROCK = (
     *("region", "endpoint", "accesskey", "secretkey", "sessiontoken", "model", "cachettl", "responsecachettl"),
@@ -44,7 +44,7 @@ class ComponentSupport:
         )
         said = ", ".join(f"{name} {'yes' if supported else 'no'}" for name, supported in parts)
         later = f"; tools from Dapr {self.tools_from.major}.{self.tools_from.minor}" if self.tools_from else ""
-        return f"{DESCRIBED}: {said}{later}"
+        return f"{DAPR_VERSION}: {said}{later}"
 
 
 def _openai_client(*reads: str) -> ComponentSupport:
@@ -54,7 +54,7 @@ def _openai_client(*reads: str) -> ComponentSupport:
 
 SUPPORT: Mapping[str, ComponentSupport] = {
     # tool_choice is sent as a bare string, which Anthropic refuses (components-contrib#4531, corrected for 1.19); its
-    # names of the token counts are unknown to Dapr. A schema is sent as a tool that the model is forced to call.
+    # names of the token counts are not recognised by Dapr. A schema is sent as a tool that the model is forced to call.
     "conversation.anthropic": ComponentSupport(
         usage=False,
         tools=False,
@@ -68,13 +68,13 @@ SUPPORT: Mapping[str, ComponentSupport] = {
         usage=False, tools=False, structured_output=False, cached_tokens=False, reads=_BEDROCK
     ),
     "conversation.deepseek": _openai_client("key", "model", "endpoint", "maxtokens"),
-    # It counts words, and calls every tool that it is offered with arguments that are no JSON.
+    # It counts words, and calls every tool that it is offered with arguments that are not JSON.
     "conversation.echo": ComponentSupport(
         usage=True, tools=False, structured_output=False, cached_tokens=False, reads=()
     ),
     "conversation.googleai": _openai_client(*_COMMON),
     "conversation.huggingface": _openai_client(*_COMMON, "endpoint"),
-    # Its client has a name of its own for the counts, and no field for a schema.
+    # Its client uses other names for the counts, and no field for a schema.
     "conversation.mistral": ComponentSupport(
         usage=False, tools=True, structured_output=False, cached_tokens=False, reads=_COMMON
     ),

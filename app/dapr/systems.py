@@ -12,7 +12,7 @@ from app.domain.errors import FailureCause, RefundAgentError, Refused, SystemRef
 # Longer than the sidecar's worst case (three tries of 15 s and the pauses between them): the sidecar decides when to
 # give up, and this only catches a sidecar that hangs.
 _TIMEOUT_SECONDS = 90
-# For `ask_and_wait`, where a person waits.
+# For `ask_blocking`, where a person waits.
 _PERSON_TIMEOUT_SECONDS = 20
 
 
@@ -78,7 +78,7 @@ class DaprSystems:
         return self._session
 
 
-def ask_and_wait(daprd: Daprd, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask_blocking(daprd: Daprd, system: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
     """Makes one request and blocks the calling thread until the answer, for at most 20 s, because a person waits for
     it. Returns and raises as `Systems.ask`."""
     import httpx

@@ -6,7 +6,7 @@ RefundAgentError
 ├── Conflict                    the ticket's id is in use with another body
 ├── TaskNotFound                there is no such task, or the caller may not see it
 ├── NotWaiting                  a decision for a task that waits for none
-│   └── TooLate                 another decision, or the time limit, was first
+│   └── TooLate                 another decision, or the time limit, came first
 ├── AccessDenied                the token is missing, wrong, or lacks the role or tenant
 ├── Unreachable                 Dapr, a model or an internal system does not answer: worth a retry
 │   ├── LedgerGone              the ledger's file was deleted, moved or replaced while in use
@@ -14,14 +14,14 @@ RefundAgentError
 │   ├── NotReady                this process cannot work now, as a probe reports
 │   ├── ModelUnavailable
 │   └── SystemUnavailable
-├── ModelBusy                   a call would wait longer for its turn than a worker waits: its task pauses
+├── ModelBusy                   a call would wait longer than a worker may wait: its task pauses
 ├── StepSetAside                a step has killed several workers; names task and step
-├── StepOver                    an attempt at a step has meanwhile been recorded as failed
+├── AttemptAlreadyFailed        an attempt at a step has meanwhile been recorded as failed
 ├── StepFault                   a step's code raised an unexpected error; names the place
 ├── StepOverdue                 a step exceeded its time limit
-├── NotAsked                    a step that moves money does not appear in its task's history
+├── StepNotInHistory            a step that moves money does not appear in its task's history
 ├── HistoryTampered             a workflow's history does not match its signature; names the instance
-├── RepeatedlyLost              a step lost as many probably billed answers as the policy allows
+├── AnswersLost                 a step lost as many probably billed answers as the policy allows
 ├── ModelRefused                the provider refuses the request: a retry changes nothing
 ├── SystemRefused               an internal system refuses the form of the request: a retry changes nothing
 └── Refused                     an internal system refuses the operation: a retry changes nothing
@@ -43,10 +43,10 @@ from enum import StrEnum
 
 class RefundAgentError(Exception):
     """The root of the tree. `code` is stable and in snake_case; `status` is the API's HTTP status, `title` the title of
-    its problem document; `passing` says that the workflow should retry, since the same request may succeed later."""
+    its problem document; `retryable` says that the workflow should retry, since the same request may succeed later."""
 
     code = "internal_error"
-    passing = False
+    retryable = False
     status = 500
     title = "Internal error"
 
@@ -135,7 +135,7 @@ class FailureCause(StrEnum):
     REFUSED_CONNECTION = "refused_connection"  # nothing listens at the provider's address
     SIDECAR_GONE = "sidecar_gone"  # no sidecar accepted the call
     NO_ANSWER_IN_TIME = "no_answer_in_time"  # or a proxy before the provider timed out: 408, 504, 524
-    CUT = "cut"  # the connection broke, or a proxy answered 502: the two are indistinguishable
+    CONNECTION_LOST = "cut"  # the connection broke, or a proxy answered 502: the two are indistinguishable
     MALFORMED = "malformed"  # an answer arrived and could not be read
     TOO_LARGE = "too_large"  # an answer arrived that is larger than the sidecar passes on
     OTHER = "model_unavailable"
@@ -172,8 +172,8 @@ class LedgerTrouble(StrEnum):
     LOCKED = "ledger_locked"
     DISK_FAILS = "ledger_disk_fails"
     DAMAGED = "ledger_damaged"
-    AWAY = "ledger_away"
-    CROWDED = "ledger_crowded"  # no connection is left
+    UNREACHABLE = "ledger_away"
+    NO_CONNECTION_LEFT = "ledger_crowded"  # no connection is left
 
 
 class Unreachable(RefundAgentError):
@@ -181,7 +181,7 @@ class Unreachable(RefundAgentError):
     code."""
 
     code = "unreachable"
-    passing = True
+    retryable = True
     status = 503
     title = "Temporarily unreachable"
 
@@ -230,10 +230,10 @@ class ModelUnavailable(Unreachable):
 
 
 class ModelBusy(RefundAgentError):
-    """A call has to wait longer for its turn than a worker waits. No failure: its task pauses and comes back."""
+    """A call has to wait longer for its turn than a worker waits. Not a failure: its task pauses and resumes."""
 
     code = "model_busy"
-    passing = True
+    retryable = True
     title = "Model busy"
 
     def __init__(self, component: str, seconds: float) -> None:
@@ -264,11 +264,11 @@ class StepSetAside(RefundAgentError):
         )
 
 
-class StepOver(RefundAgentError):
+class AttemptAlreadyFailed(RefundAgentError):
     """The workflow has already recorded the attempt as failed, so it is not started again."""
 
     code = "step_over"
-    passing = True
+    retryable = True
     title = "Step over"
 
 
@@ -292,7 +292,7 @@ class StepOverdue(RefundAgentError):
         super().__init__(f"step {step} is ended: {why}; correct the cause, then `task resume {task_id}`")
 
 
-class NotAsked(RefundAgentError):
+class StepNotInHistory(RefundAgentError):
     """A step that moves money was requested, but the history of its task does not contain the request."""
 
     code = "not_asked_for"
@@ -341,7 +341,7 @@ class ModelRefused(RefundAgentError):
     title = "Refused by the model provider"
 
 
-class RepeatedlyLost(RefundAgentError):
+class AnswersLost(RefundAgentError):
     """A step has lost as many probably billed answers as the policy allows."""
 
     code = "answers_lost"

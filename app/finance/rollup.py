@@ -95,7 +95,7 @@ class Group:
 
     key: tuple[str, ...]
     charges: int
-    money: tuple[MoneySum, ...]  # one a currency, in alphabetical order
+    money: tuple[MoneySum, ...]  # one per currency, in alphabetical order
     quantities: tuple[QuantitySum, ...]  # in the order of `Meter`
     cost_basis: CostBasis
     unreported: int

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.domain.errors import FailureCause, ModelBusy, ModelRefused, ModelUnavailable
-from app.llm.call import Full, ModelCall
+from app.llm.call import LimitReached, ModelCall
 
 Begun = TypeVar("Begun")
-Begin = Callable[[bool], Awaitable[Begun | Full]]
+Begin = Callable[[bool], Awaitable[Begun | LimitReached]]
 
 # How often a component that paused after a 429 is looked at.
 _LOOK_SECONDS = 0.2
@@ -60,9 +60,9 @@ class Admission:
 
     async def enter(self, call: ModelCall, begin: Begin[Begun]) -> Begun:
         """What `begin` returns once the component admits the call. `begin(False)` returns an answer that the journal
-        has, and `Full` otherwise. Whoever was admitted must `leave`. Raises ModelBusy."""
+        has, and `LimitReached` otherwise. Whoever was admitted must `leave`. Raises ModelBusy."""
         first = await begin(not self._queue and self._open())
-        if not isinstance(first, Full):
+        if not isinstance(first, LimitReached):
             self._running += 1
             return first
         waiting = self._join(call)
@@ -87,7 +87,7 @@ class Admission:
     def _open(self) -> bool:
         return self._clock() >= self._slow_until and self._running < self._window
 
-    async def _wait(self, call: ModelCall, waiting: _Waiting, full: Full, begin: Begin[Begun]) -> Begun:
+    async def _wait(self, call: ModelCall, waiting: _Waiting, full: LimitReached, begin: Begin[Begun]) -> Begun:
         until = self._clock() + self._longest_wait
         if full.may_pause and self._expected(call.tenant, waiting) > self._longest_wait:
             raise self._busy(call, waiting)
@@ -101,7 +101,7 @@ class Admission:
             seconds = _LOOK_SECONDS
             if self._open():
                 result = await begin(True)
-                if not isinstance(result, Full):
+                if not isinstance(result, LimitReached):
                     self._running += 1
                     self._admissions.append(self._clock())
                     return result

@@ -1,4 +1,4 @@
-"""A model call as a value, its answer as JSON, and the bound on how many answers one step may lose. Pure."""
+"""A model call as a value, its answer as JSON, and the bound on how many answers one step may lose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from app.config.policy import Losses
-from app.domain.errors import FailureCause, ModelUnavailable, RepeatedlyLost
+from app.domain.errors import AnswersLost, FailureCause, ModelUnavailable
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
 from app.pricing.charge_types import TokenUsage
 
@@ -76,8 +76,8 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
 
 
 @dataclass(frozen=True)
-class Full:
-    """The component's limits do not admit the call now. `may_pause`: the step has asked nothing yet, so its task may
+class LimitReached:
+    """The component's limits do not admit the call now. `may_pause`: the step has sent no request yet, so its task may
     pause and come back with a new step. `seconds`: when to look again, unless a call of this worker ends before."""
 
     may_pause: bool
@@ -95,25 +95,25 @@ class Full:
 _PAUSE = timedelta(seconds=60)
 
 
-Objection = RepeatedlyLost | ModelUnavailable
+Objection = AnswersLost | ModelUnavailable
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedRequest:
     """A failed request of the step: its error as the journal has it, and when it ended."""
 
     error: str
     ended_at: datetime
 
 
-def objection(component: str, failed: Sequence[Failed], losses: Losses, now: datetime) -> Objection | None:
+def objection(component: str, failed: Sequence[FailedRequest], losses: Losses, now: datetime) -> Objection | None:
     """Why the step may not ask the model again: the bound is reached, or the pause is not over. None when it may."""
     billed = sorted(
         (request for request in failed if not FailureCause.from_error(request.error).no_model_worked),
         key=lambda request: request.ended_at,
     )
     if len(billed) >= losses.billed_attempts:
-        return RepeatedlyLost(component, len(billed), FailureCause.from_error(billed[-1].error).value)
+        return AnswersLost(component, len(billed), FailureCause.from_error(billed[-1].error).value)
     pause = min(_PAUSE, timedelta(seconds=losses.max_seconds))
     if len(billed) > 1 and now < billed[-1].ended_at + pause:
         return ModelUnavailable(

@@ -68,7 +68,7 @@ _NO_RETRY = RetryPolicy(max_attempts=0)
 _OF_STATUS = {
     408: FailureCause.NO_ANSWER_IN_TIME,
     429: FailureCause.RATE_LIMIT,
-    502: FailureCause.CUT,
+    502: FailureCause.CONNECTION_LOST,
     504: FailureCause.NO_ANSWER_IN_TIME,
     524: FailureCause.NO_ANSWER_IN_TIME,
 }
@@ -83,10 +83,10 @@ _CAUSES = (
     ("timeout", FailureCause.NO_ANSWER_IN_TIME, "no answer in time"),
     ("failed to connect", FailureCause.SIDECAR_GONE, "the sidecar is not there"),
     ("failed finding conversation component", FailureCause.SIDECAR_GONE, _NOT_LOADED),
-    ("failed to reach", FailureCause.CUT, "the provider is not there, or cut the connection"),
+    ("failed to reach", FailureCause.CONNECTION_LOST, "the provider is not there, or cut the connection"),
     ("connection refused", FailureCause.REFUSED_CONNECTION, "the provider is not there"),
-    ("connection reset", FailureCause.CUT, "the connection was cut"),
-    ("eof", FailureCause.CUT, "the connection was cut"),
+    ("connection reset", FailureCause.CONNECTION_LOST, "the connection was cut"),
+    ("eof", FailureCause.CONNECTION_LOST, "the connection was cut"),
     ("invalid character", FailureCause.MALFORMED, "the answer was not JSON"),
     ("unexpected end of json", FailureCause.MALFORMED, "the answer was not JSON"),
 )

@@ -13,7 +13,7 @@ from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.domain.models import AnsweredBy, ModelUse, ToolForm, UsageBasis
 from app.llm import estimate, json_actions
 from app.llm.admission import Admission
-from app.llm.call import Full, ModelCall, Reserve
+from app.llm.call import LimitReached, ModelCall, Reserve
 from app.llm.conversation import Answer, Conversation
 from app.llm.journal import Journal, SettledCall
 from app.pricing.charge_types import TokenUsage, usage_columns
@@ -83,7 +83,7 @@ class LLMGateway:
     async def _ask(self, component: ModelComponent, call: ModelCall) -> ModelAnswer:
         sized: dict[str, _Sized] = {}
 
-        async def begin(has_turn: bool) -> _Started | Full:
+        async def begin(has_turn: bool) -> _Started | LimitReached:
             return await self._begin(component, call, sized, has_turn)
 
         started: _Started = await component.admission.enter(call, begin)
@@ -101,7 +101,7 @@ class LLMGateway:
 
     async def _begin(
         self, component: ModelComponent, call: ModelCall, sized: dict[str, _Sized], has_turn: bool
-    ) -> _Started | Full:
+    ) -> _Started | LimitReached:
         """Writes the call down. The provider is looked up each time, since it may change while the call waits; `sized`
         holds the request for each provider, since counting tokens takes time."""
         provider = await component.conversation.provider(_BEFORE_SECONDS) or ""
@@ -111,7 +111,7 @@ class LLMGateway:
         started = await self._journal.begin(
             call, component.name, provider, reserve, form, limits=component.limits, has_turn=has_turn
         )
-        return started if isinstance(started, SettledCall | Full) else _Open(started, request, provider, form)
+        return started if isinstance(started, SettledCall | LimitReached) else _Open(started, request, provider, form)
 
     async def _send(self, component: ModelComponent, call: ModelCall, started: _Open) -> SettledCall:
         """Sends the request and writes down how it ended."""
@@ -131,7 +131,7 @@ class LLMGateway:
             lambda: reported_or_estimated(answer, request, provider),
         )
         if started.form is ToolForm.JSON:
-            answer = json_actions.with_tool_calls(answer)
+            answer = json_actions.parse_tool_calls(answer)
         return await self._journal.settle(started.call_id, call, answer, usage, provider)
 
 
@@ -162,7 +162,7 @@ async def _size(component: ModelComponent, call: ModelCall, provider: str) -> _S
         form = ToolForm.NATIVE if await component.conversation.passes_tools(provider) else ToolForm.JSON
     request = call
     if form is ToolForm.JSON:
-        request = replace(call, messages=json_actions.in_words(call.messages, call.tools), tools=())
+        request = replace(call, messages=json_actions.tools_as_text(call.messages, call.tools), tools=())
     by, texts = estimate.counting(provider, ""), [message.text for message in request.messages]
     input_tokens = await _off_loop(texts, lambda: estimate.input_tokens(request.messages, request.tools, by))
     return _Sized(request, Reserve(input_tokens, _RESERVED_OUTPUT_TOKENS), form)

@@ -25,7 +25,16 @@ from app.domain.models import CallState, ToolForm
 from app.ledger.store.call_rows import GIVEN_UP, reopen_record
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
-from app.llm.call import Failed, Full, ModelCall, Objection, Reserve, answer_from_json, answer_to_json, objection
+from app.llm.call import (
+    FailedRequest,
+    LimitReached,
+    ModelCall,
+    Objection,
+    Reserve,
+    answer_from_json,
+    answer_to_json,
+    objection,
+)
 from app.llm.conversation import Answer
 from app.pricing.charge_types import USAGE_COLUMNS, TokenUsage, usage_columns, usage_of
 
@@ -123,16 +132,16 @@ class Journal:
         *,
         limits: ComponentLimits = UNLIMITED,
         has_turn: bool = True,
-    ) -> str | SettledCall | Full:
+    ) -> str | SettledCall | LimitReached:
         """Opens a row and returns its id, or returns the answer that has settled the step already. `provider` is the
         component's type before the call, empty when it is not known; `settle` and `fail` confirm it. `form` says how
         the tools are offered; None without tools. Returns Full when the limits do not admit another call now, or when
-        the call does not have its turn. Raises RepeatedlyLost when the step has lost too many answers,
+        the call does not have its turn. Raises AnswersLost when the step has lost too many answers,
         ModelUnavailable when it lost one a moment ago."""
         row = self._row(call, component, reserve) | {"provider": provider, "tool_form": form and form.value}
         now = self._clock()
 
-        def object_(failed: Sequence[Failed]) -> Objection | None:
+        def object_(failed: Sequence[FailedRequest]) -> Objection | None:
             return objection(component, failed, self._losses, now)
 
         result = await self._writer.write(
@@ -199,9 +208,9 @@ class Journal:
 def _begin(
     connection: Connection,
     row: dict[str, Any],
-    object_: Callable[[Sequence[Failed]], Objection | None],
+    object_: Callable[[Sequence[FailedRequest]], Objection | None],
     limits: ComponentLimits | None,
-) -> str | SettledCall | Objection | Full:
+) -> str | SettledCall | Objection | LimitReached:
     """Returns the settled answer if there is one. Otherwise marks rows that an earlier execution left open, and opens a
     new row, unless `object_` objects because of the step's failed requests, or the component's limits are reached.
     Without limits it is not the call's turn."""
@@ -213,13 +222,13 @@ def _begin(
         connection.execute(_CLOSE_LEFT, step)
     if not before and (left := _left_behind(connection, row)) is not None:
         return left
-    failed = [Failed(row.error or "", instant(row.ended_at)) for row in before if row.state == CallState.FAILED]
+    failed = [FailedRequest(row.error or "", instant(row.ended_at)) for row in before if row.state == CallState.FAILED]
     if failed and (against := object_(failed)) is not None:
         return against
     if limits is None:
-        return Full(may_pause=not before)
+        return LimitReached(may_pause=not before)
     if (seconds := _seconds_to_wait(connection, row, limits)) is not None:
-        return Full(may_pause=not before, seconds=seconds)
+        return LimitReached(may_pause=not before, seconds=seconds)
     run(connection, _OPEN, row | {"number": len(before) + 1})
     return str(row["call_id"])
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
-from app.llm.json_answer import Nonsense, json_object
+from app.llm.json_answer import InvalidAnswer, json_object
 
 _KEY = "tool_calls"
 _OFFER = """
@@ -20,9 +20,9 @@ Tools: to use one or more, answer with this JSON object and nothing else, and wa
 _RESULT = "Result of {name} ({id}):\n{result}"
 
 
-def in_words(messages: Iterable[Message], tools: Iterable[ToolDefinition]) -> tuple[Message, ...]:
+def tools_as_text(messages: Iterable[Message], tools: Iterable[ToolDefinition]) -> tuple[Message, ...]:
     """The same conversation without native tools: the system message offers them, earlier calls and results are text.
-    Neighbouring messages of one role become one, since some providers insist that roles alternate."""
+    Adjacent messages of one role are merged, since some providers insist that roles alternate."""
     offer = _OFFER.format(tools="\n".join(_definition(tool) for tool in tools))
     turns = groupby(_plain(messages, offer), key=lambda message: message.role)
     return tuple(Message(role, "\n\n".join(message.text for message in turn)) for role, turn in turns)
@@ -50,12 +50,12 @@ def _call(call: ToolRequest) -> dict[str, object]:
     return {"id": call.id, "name": call.name, "arguments": json.loads(call.arguments)}
 
 
-def with_tool_calls(answer: Answer) -> Answer:
+def parse_tool_calls(answer: Answer) -> Answer:
     """The answer with the tool calls that its text asks for. Any other text stays as it is: it is the final answer, or
     one that the stage rejects."""
     try:
         asked = json_object(answer.text).get(_KEY)
-    except Nonsense:
+    except InvalidAnswer:
         return answer
     if not isinstance(asked, list) or not asked or not all(isinstance(call, dict) for call in asked):
         return answer

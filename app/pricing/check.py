@@ -57,7 +57,7 @@ _FAR = Decimal(300)
 _COMPARABLE = frozenset({CURRENCY, "EUR", "GBP", "CHF", "CAD", "AUD"})
 # The limits of a plausible price per million tokens. The list's prices are between 0.005 and 600.
 _LEAST, _MOST = Decimal("0.0005"), Decimal(6000)
-_MOST_INFRASTRUCTURE = {
+_MAX_INFRASTRUCTURE = {
     Meter.COMPUTE: Decimal("0.01"),  # 36 an hour
     Meter.STEP_WRITES: Decimal(100),
     Meter.RETAINED_BYTES: Decimal(100),
@@ -156,7 +156,7 @@ def _far(ours: Decimal, theirs: Decimal) -> bool:
 def infrastructure(book: PriceBook) -> Iterator[PriceFinding]:
     """Findings about infrastructure prices in a wrong unit, such as per hour instead of per second."""
     for tariff in book.file.infrastructure:
-        for line, most in _MOST_INFRASTRUCTURE.items():
+        for line, most in _MAX_INFRASTRUCTURE.items():
             if tariff.currency in _COMPARABLE and tariff.rate(line) > most:
                 where = book.where.get(tariff.id, NAME)
                 problem = f"{tariff.id}: {line} costs more than {plain(most)} {_PER[line]}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from app.config import yaml_file
-from app.dapr.component_support import DESCRIBED, SUPPORT, ComponentSupport
+from app.dapr.component_support import DAPR_VERSION, SUPPORT, ComponentSupport
 from app.domain.errors import ConfigurationError
 
 # Below the project's folder. daprd reads the files of components/ and none of the folders in it.
@@ -77,7 +77,7 @@ class ProviderTemplate:
     def description(self) -> str:
         """The comment at the file's head, without the provider's name and the line of Dapr's support."""
         head = self.text.partition("\napiVersion:")[0].splitlines()
-        lines = [line.removeprefix("#").strip() for line in head if not line.startswith(f"# {DESCRIBED}:")]
+        lines = [line.removeprefix("#").strip() for line in head if not line.startswith(f"# {DAPR_VERSION}:")]
         return " ".join(lines).removeprefix(f"{self.name}: ")
 
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import FailureCause, ModelRefused, ModelUnavailable
 from app.llm.conversation import Answer, Message, ToolDefinition, ToolRequest
-from app.llm.json_actions import in_words, with_tool_calls
-from app.llm.json_answer import Nonsense, json_object
+from app.llm.json_actions import parse_tool_calls, tools_as_text
+from app.llm.json_answer import InvalidAnswer, json_object
 from app.pricing.book import PriceBook
 from app.pricing.charge_types import TokenUsage
 from app.pricing.litellm_prices import LiteLLMPrices
@@ -182,14 +182,14 @@ class ProviderCheck:
         return _tool_verdict(answer)
 
     async def _takes_tools_in_words(self) -> tuple[ProbeVerdict, str]:
-        return _tool_verdict(with_tool_calls(await self._ask(in_words(_ASK_TOOL, (_ORDER,)))))
+        return _tool_verdict(parse_tool_calls(await self._ask(tools_as_text(_ASK_TOOL, (_ORDER,)))))
 
     async def _honours_a_schema(self) -> tuple[ProbeVerdict, str]:
         answer = await self._ask(_ASK_SCHEMA, schema=_SCHEMA)
         try:
             _Schema.model_validate(json_object(answer.text))
-        except (Nonsense, ValidationError) as problem:
-            why = problem if isinstance(problem, Nonsense) else f"{problem.error_count()} fields do not fit"
+        except (InvalidAnswer, ValidationError) as problem:
+            why = problem if isinstance(problem, InvalidAnswer) else f"{problem.error_count()} fields do not fit"
             return ProbeVerdict.FAIL, f"the answer does not fit the schema: {why}"
         return ProbeVerdict.PASS, "the answer fits the schema"
 
@@ -229,7 +229,7 @@ def _tool_verdict(answer: Answer) -> tuple[ProbeVerdict, str]:
     call: ToolRequest = answer.tool_calls[0]
     try:
         fits = call.name == _ORDER.name and "AC-10442" in str(json_object(call.arguments).get("order_id"))
-    except Nonsense:
+    except InvalidAnswer:
         fits = False
     if fits:
         return ProbeVerdict.PASS, f"it called {call.name} with the order's number"

@@ -45,7 +45,7 @@ _HONEST = re.compile(
 # The pauses between restarts. Each rejection takes a crash at the worst moment; a task that is rejected more often than
 # there are pauses has another problem.
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))
-MOST = len(PAUSES) + 1
+MAX_RESTARTS = len(PAUSES) + 1
 # A restarted run is visible by then. If it is not, the worker that was about to restart it has died.
 SEEN_AFTER = timedelta(seconds=30)
 # A sidecar may outlive its worker, and clocks differ.
@@ -101,7 +101,7 @@ class RejectedRuns:
         if not self._is_mistaken(words, ended):
             return False
         restarts = self._writer.run(lambda connection: connection.execute(_RESTARTS, {"the_task": task_id}).all())
-        return len(restarts) < MOST or self._clock() - restarts[-1].at < SEEN_AFTER
+        return len(restarts) < MAX_RESTARTS or self._clock() - restarts[-1].at < SEEN_AFTER
 
     def _is_mistaken(self, words: str, ended: datetime) -> bool:
         """Whether the message is a false verdict, and a daprd with the defect can have raised it."""
@@ -125,7 +125,7 @@ def _take_turn(connection: Connection, task_id: str, ended: datetime, now: datet
             return Turn.LATER
         values = {"the_task": task_id, "the_end": ended, "before": restart.at, "now": now}
         return Turn.MINE if connection.execute(_TAKE_OVER, values).rowcount else Turn.LATER
-    if len(restarts) >= MOST:
+    if len(restarts) >= MAX_RESTARTS:
         return Turn.OVER
     if restarts and now - restarts[-1].at < PAUSES[len(restarts) - 1]:
         return Turn.LATER

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.dapr.history.executions import GONE_AFTER
-from app.domain.errors import LedgerGone, RefundAgentError, StepOver, StepSetAside
+from app.domain.errors import AttemptAlreadyFailed, LedgerGone, RefundAgentError, StepSetAside
 from app.domain.models import CallState
 from app.ledger.store.call_rows import reopen_record
 from app.ledger.store.tables import EXECUTIONS, MODEL_CALLS, TICKETS, WORKERS, microseconds
@@ -127,8 +127,8 @@ class Executions:
         """A context for the execution of an attempt. Yields None if the attempt must be executed; if it has a result
         already, yields that result.
 
-        Raises StepSetAside if the attempt has killed too many workers, StepOver if it has failed elsewhere, and
-        SQLAlchemyError if the log cannot be written.
+        Raises StepSetAside if the attempt has killed too many workers, AttemptAlreadyFailed if it has failed elsewhere,
+        and SQLAlchemyError if the log cannot be written.
         """
         number = await self._write_start(attempt)
         if number > 1:
@@ -188,7 +188,7 @@ class Executions:
         harmless."""
         try:
             return await asyncio.to_thread(self._completed, attempt)
-        except StepOver:
+        except AttemptAlreadyFailed:
             raise
         except RefundAgentError as error:
             log.warning(

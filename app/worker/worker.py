@@ -90,7 +90,7 @@ def failure_details(error: Exception) -> protos.TaskFailureDetails:
     type decides whether the SDK retries it (`NOT_RETRIED`)."""
     if not isinstance(error, RefundAgentError):
         return new_failure_details(error)
-    kind = type(error).__name__ if error.passing else NOT_RETRIED
+    kind = type(error).__name__ if error.retryable else NOT_RETRIED
     return protos.TaskFailureDetails(errorType=kind, errorMessage=error.stored_text)
 
 

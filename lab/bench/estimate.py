@@ -19,7 +19,7 @@ from rich.table import Table
 
 from app.llm import estimate
 from app.llm.estimate import PLAIN, Counting
-from lab.bench.sampled import ANTHROPIC, OPENAI, BilledCall, Protocol, work_tickets
+from lab.bench.sampled import ANTHROPIC, OPENAI, BilledCall, Protocol, run_tickets
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def measure_estimates(protocols: Iterable[Protocol] = (OPENAI, ANTHROPIC)) -> li
     figures: list[Figures] = []
     with tempfile.TemporaryDirectory() as folder:
         for protocol in protocols:
-            billed = work_tickets(protocol, Path(folder))
+            billed = run_tickets(protocol, Path(folder))
             own = estimate.counting(protocol.provider, protocol.model)
             figures += _compare(protocol, "as its family", own, billed)
             if own is not PLAIN:

@@ -20,7 +20,7 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from dapr.ext.workflow.logger import LoggerOptions
 
 from app.config import policy
-from app.config.settings import Settings, leave_proxies_out
+from app.config.settings import Settings, bypass_proxies_for_sidecar
 from app.dapr import sdk_patches
 from app.domain.models import Ticket
 from app.ledger.store import database
@@ -303,7 +303,7 @@ def _http_submit(session: aiohttp.ClientSession, running: Running) -> Submit:
 @asynccontextmanager
 async def _open_dapr_client(running: Running) -> AsyncIterator[DirectClient]:
     host, _, port = running.dapr_grpc.partition(":")
-    leave_proxies_out(Settings())
+    bypass_proxies_for_sidecar(Settings())
     sdk_patches.use_token(running.api_token)
     silent = LoggerOptions(log_handler=logging.NullHandler())
     client = DaprWorkflowClient(host=host, port=port, logger_options=silent)

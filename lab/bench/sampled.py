@@ -36,7 +36,7 @@ from sandbox.systems.app import METHODS
 from sandbox.systems.books import Books
 from sandbox.systems.orders import seed
 
-MOST_TURNS = 4
+MAX_TURNS = 4
 _NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 _MAX_TOKENS = 2048  # what Dapr's Anthropic component always asks for
 _CONTEXT = cast(Any, SimpleNamespace(get_inner_context=lambda: SimpleNamespace(task_execution_id="e1")))
@@ -106,7 +106,7 @@ class InternalSystems:
         return answer
 
 
-def work_tickets(protocol: Protocol, state: Path) -> list[BilledCall]:
+def run_tickets(protocol: Protocol, state: Path) -> list[BilledCall]:
     """Works all sample tickets, and returns their model calls in order. The sandbox's books go into folder `state`."""
     books = Books(state / f"{protocol.wire.NAME}.sqlite")
     seed(books, load_books, _NOW)
@@ -141,7 +141,7 @@ async def _work_one(services: Services, ticket: Ticket) -> None:
     facts = {"task_id": ticket.task_id, "category": classified.classification.category, "account": account}
     facts["order_id"] = ticket.order_id or classified.classification.order_id
     lookups: tuple[Lookup, ...] = ()
-    for turn in range(1, MOST_TURNS + 1):
+    for turn in range(1, MAX_TURNS + 1):
         draft = await draft_refund(services)(_CONTEXT, DraftInput(turn=turn, lookups=lookups, **facts))
         if not draft.tool_calls:
             return

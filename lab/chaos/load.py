@@ -43,7 +43,7 @@ class Expected:
 
 
 def make_tickets(seed: int, count: int) -> tuple[Expected, ...]:
-    """`count` tickets in an order that the seed determines. From three on, each shape occurs."""
+    """`count` tickets in an order that the seed determines. With three or more tickets, every shape occurs."""
     chance = random.Random(seed)
     rest = chance.choices(list(_SHARES), list(_SHARES.values()), k=max(0, count - len(_SHARES)))
     shapes = [*_SHARES, *rest][:count]

@@ -29,8 +29,8 @@ class Excess(StrEnum):
     INTERRUPTED = "interrupted calls"  # the worker died before the answer came
     FAILED = "failed calls"  # no answer: the sidecar or the model server died or refused
     RETRIED = "requests repeated by the sidecar"
-    OVERTAKEN = "two executions at once, of which one settled"
-    PAID_AGAIN = "answers that were there already"  # the journal prevents these
+    SECOND_EXECUTION = "two executions at once, of which one settled"
+    PAID_AGAIN = "answers that the journal already had"  # the journal prevents these
     OTHERWISE = "named otherwise"
 
 
@@ -58,7 +58,7 @@ class Tokens:
     checks: tuple[Check, ...]
 
 
-def count_tokens(evidence: Evidence, clean_bill: Sequence[Row]) -> Tokens:
+def compare_bills(evidence: Evidence, clean_bill: Sequence[Row]) -> Tokens:
     """Compares both bills, and checks that every token beyond the clean run's has a cause."""
     bill = parse_bill("the sandbox's bill", json.dumps({"rows": [dict(row) for row in evidence.bill]}))
     reconciliation = reconcile(evidence.calls, bill, unattributed=evidence.unattributed)
@@ -97,7 +97,7 @@ def _wasted_requests(calls: Iterable[CallRecord], reconciliation: Reconciliation
     for call in calls:
         spent = (call.usage.input_tokens or 0) + (call.usage.output_tokens or 0)
         if call.wasted and call.usage.basis is UsageBasis.REPORTED and call.call_id not in with_finding:
-            yield Excess.PAID_AGAIN if call.call_id in paid_again else Excess.OVERTAKEN, spent, call.task_id
+            yield Excess.PAID_AGAIN if call.call_id in paid_again else Excess.SECOND_EXECUTION, spent, call.task_id
 
 
 def _check_unexplained(reconciliation: Reconciliation) -> Check:
@@ -123,7 +123,7 @@ def _check_requests(billed: Sequence[Row], clean: Sequence[Row]) -> Check:
     other = sum(count for digest, count in ours.items() if digest not in theirs)
     missing = sum((theirs - ours).values())
     examples = (f"{other} requests with another content, {missing} of the clean run's are missing",)
-    title = "requests with another content than the clean run's, or missing"
+    title = "requests whose content differs from the clean run's, or missing"
     return Check("other_requests", title, other + missing, examples if other or missing else ())
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from lab.chaos.checks import Check, checks, count_unsaved_repeats, find_repeated_answers
 from lab.chaos.evidence import Evidence, Row
 from lab.chaos.plan import VICTIMS
-from lab.chaos.tokens import Tokens, count_tokens
+from lab.chaos.tokens import Tokens, compare_bills
 
 # Checks of faults that only the journal prevents; they are left out if the journal is off.
 ONLY_WITH_JOURNAL = ("answers_paid_again",)
@@ -80,7 +80,7 @@ def judge(evidence: Evidence, clean_bill: Sequence[Row], *, journal: bool = True
 
     With `journal` False, `ONLY_WITH_JOURNAL` is left out of the checks; `tokens` still counts these calls.
     """
-    tokens = count_tokens(evidence, clean_bill)
+    tokens = compare_bills(evidence, clean_bill)
     all_checks = (*checks(evidence), *tokens.checks)
     killed = Counter(restart.name for restart in evidence.restarts)
     return Verdict(

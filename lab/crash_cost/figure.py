@@ -123,7 +123,7 @@ _LEFTS = (52, 402, 752)
 _RESTART, _RESUME, _THEORY = "a", "b", "c"
 _LONGEST, _SHORTEST = 60, 2
 _LENGTHS = (2, 5, 10, 20, 47)
-_MOST_SHARE = 80
+_MAX_SHARE = 80
 
 
 def figure(result: CrashCostView) -> str:
@@ -172,7 +172,7 @@ def _length_panel(loads: Sequence[LoadView], left: float) -> Panel:
     ratios = sorted((float(load.model_calls), 100 * float(load.ratio)) for load in loads if load.ratio)
     across = Axis(_logarithmic(), [(float(length), str(length)) for length in _LENGTHS], "model calls of a task")
     ticks = [(float(value), f"{value} %") for value in (0, 10, 20, 40, 60, 80)]
-    up = Axis(linear(_MOST_SHARE), ticks, "resume's repeated spend, of restart's")
+    up = Axis(linear(_MAX_SHARE), ticks, "resume's repeated spend, of restart's")
     panel = Panel(left, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT, across, up)
     panel.frame("by the length of the task")
     curve = [_SHORTEST * (_LONGEST / _SHORTEST) ** (part / 60) for part in range(61)]

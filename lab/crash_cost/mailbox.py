@@ -17,7 +17,7 @@ from app.domain.models import Category, Classification, Frozen, ModelUse, Outcom
 from app.domain.redaction import redact
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.workflow.activities import prompts
 from app.workflow.activities.services import Activity, Services, execution_id
 from app.workflow.steps import Steps
@@ -108,7 +108,7 @@ def sort_letter(services: Services) -> Activity:
         answer = await services.gateway.ask(call)
         try:
             classification = validate(Classification, json_object(answer.answer.text))
-        except Nonsense:
+        except InvalidAnswer:
             return LetterOutput(category=None, use=answer.use)
         return LetterOutput(category=classification.category, use=answer.use)
 

@@ -108,7 +108,7 @@ class Texts:
 async def work_all(folder: Path, at_once: int) -> None:
     """Works all jobs of the folder, `at_once` in parallel."""
     current = settings.load()
-    settings.leave_proxies_out(current)
+    settings.bypass_proxies_for_sidecar(current)
     rules = policy.load(current.policy_file)
     jobs = [Job.model_validate_json(line) for line in (folder / JOBS).read_text().splitlines()]
     free = asyncio.Semaphore(at_once)

@@ -1,5 +1,5 @@
-"""How much the model server serves: requests at once, which wait for each other, and requests a minute, beyond which it
-answers 429. Unlimited unless a test says otherwise."""
+"""The capacity of the model server: a limit on concurrent requests, beyond which they queue, and on requests a minute,
+beyond which it answers 429. Unlimited unless a test sets one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Gate:
         self._slots = asyncio.Semaphore(capacity.concurrent) if capacity.concurrent else None
         self._taken: deque[datetime] = deque()
 
-    def seconds_until_next(self, now: datetime) -> float | None:
-        """Takes one of the minute's requests and returns None, or the seconds until there is one again."""
+    def take_request(self, now: datetime) -> float | None:
+        """Takes one request from this minute's quota and returns None, or the seconds until the quota has room."""
         most = self.capacity.requests_per_minute
         if most is None:
             return None
@@ -45,7 +45,7 @@ class Gate:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """One of the requests at once, in order of arrival."""
+        """Holds one of the concurrent requests, in order of arrival."""
         if self._slots is None:
             yield
         else:

@@ -189,7 +189,7 @@ class ModelServer:
         exchange = Exchange(self._parts, request, wire, body, arrived)
         if not api_key(request):
             return exchange.refuse(401, _NO_KEY)
-        if (seconds := self._gate.seconds_until_next(arrived)) is not None:
+        if (seconds := self._gate.take_request(arrived)) is not None:
             response = exchange.refuse(429, f"Rate limit reached. Please try again in {seconds:.3f}s.")
             response.headers["Retry-After"] = str(math.ceil(seconds))
             return response

@@ -20,8 +20,8 @@ from dapr.conf import settings as sdk_settings
 from dapr.ext.workflow._durabletask.internal import shared
 
 from app.config import settings
-from app.config.proxies import past_proxies
-from app.config.settings import Settings, leave_proxies_out
+from app.config.proxies import bypass_proxies
+from app.config.settings import Settings, bypass_proxies_for_sidecar
 from app.dapr import sdk_patches, sidecar
 from app.dapr.daprd import TOKEN_HEADER, Daprd
 from app.dapr.history.reader import HistoryReader
@@ -154,7 +154,7 @@ def test_every_caller_sends_the_token_and_bypasses_proxies(
 ) -> None:
     before = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with patch.dict(os.environ, before | ENVIRONMENTS[environment], clear=True):
-        leave_proxies_out(Settings())
+        bypass_proxies_for_sidecar(Settings())
         with contextlib.suppress(RefundAgentError, grpc.RpcError):
             CALLERS[caller](recorder.daprd)
     asked = [call for call in recorder.calls if "/health" not in call[0]]
@@ -207,7 +207,7 @@ def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(monkeyp
     ],
 )
 def test_existing_proxy_exceptions_are_kept(before: dict[str, str], after: str) -> None:
-    assert past_proxies(before, "daprd.local") == {"no_proxy": after, "NO_PROXY": after}
+    assert bypass_proxies(before, "daprd.local") == {"no_proxy": after, "NO_PROXY": after}
 
 
 # The files that make clients which could call the sidecar. Add a new one here if it sends the token or calls another

@@ -16,7 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from app.dapr.daprd import Daprd
-from app.dapr.systems import DaprSystems, ask_and_wait
+from app.dapr.systems import DaprSystems, ask_blocking
 from app.domain.errors import FailureCause, Refused, SystemRefused, SystemUnavailable, is_final
 
 OK = b'{"ok": true, "order": {}}'
@@ -126,7 +126,7 @@ def test_a_blocking_request_has_the_same_causes(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(httpx.Client, "post", fail)
     with pytest.raises(SystemUnavailable, match="try again") as raised:
-        ask_and_wait(Daprd("http://127.0.0.1:1", "", ""), "orders", "get", {})
+        ask_blocking(Daprd("http://127.0.0.1:1", "", ""), "orders", "get", {})
     assert raised.value.code == code
 
 

@@ -90,7 +90,7 @@ def test_so_has_the_end_of_a_call_that_was_closed_because_its_worker_said_nothin
         assert living.beat() == 1
         assert is_final(engine)
         if fails:
-            await journal.fail(begun, ModelUnavailable("cut", cause=FailureCause.CUT), "")
+            await journal.fail(begun, ModelUnavailable("cut", cause=FailureCause.CONNECTION_LOST), "")
         else:
             await journal.settle(begun, asked, ANSWER, USAGE, "")
 

@@ -21,7 +21,7 @@ from tests.live import until
 
 KILLS = 15
 # Statements per process: enough for a few batches, so that a dozen processes do not record all tasks.
-MOST_STATEMENTS = 60
+MAX_STATEMENTS = 60
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def prepared(url: str) -> Iterator[Ledger]:
 def test_a_recorder_may_be_killed_at_any_moment(prepared: Ledger, url: str) -> None:
     dice = random.Random(20_261_122)
     for number in range(KILLS):
-        life = dice.randint(0, MOST_STATEMENTS)
+        life = dice.randint(0, MAX_STATEMENTS)
         process = apart.start(recorder.run, url, number >= KILLS // 3, life)
         assert apart.exit_code(process) == -signal.SIGKILL
         prepared.check()

@@ -13,7 +13,7 @@ from app.domain.errors import HistoryTampered, Unreachable
 from app.domain.models import CallState
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
-from app.tasks.rejected_runs import MOST, PAUSES, SEEN_AFTER, RejectedRuns
+from app.tasks.rejected_runs import MAX_RESTARTS, PAUSES, SEEN_AFTER, RejectedRuns
 from app.worker.execution_log import Heartbeat
 from tests.ledger.kit import Ledger
 from tests.records import call_record
@@ -158,12 +158,12 @@ def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer
         assert len(begun) == run
         assert mend.is_restarted("acme:T-1", HONEST, NOON)
     clock.now += timedelta(days=1)
-    assert not mend.begin_again(given_up(run=MOST + 1))
+    assert not mend.begin_again(given_up(run=MAX_RESTARTS + 1))
     assert not mend.is_restarted("acme:T-1", HONEST, NOON)
     assert mend.is_restarted("acme:T-2", HONEST, NOON)
     assert not mend.is_restarted("acme:T-2", "the model failed", NOON)
     assert mend.begin_again(given_up("acme:T-2"))
-    assert begun == ["acme:T-1"] * MOST + ["acme:T-2"]
+    assert begun == ["acme:T-1"] * MAX_RESTARTS + ["acme:T-2"]
 
 
 def test_of_all_workers_one_begins_a_run_again_and_all_count_together(ledger: Ledger, writer: Writer) -> None:

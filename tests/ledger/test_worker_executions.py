@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from app.domain.errors import StepOver, StepSetAside, Unreachable
+from app.domain.errors import AttemptAlreadyFailed, StepSetAside, Unreachable
 from app.ledger.store.tables import EXECUTIONS, WORKERS
 from app.ledger.store.writer import Writer
 from app.worker import execution_log
@@ -154,10 +154,10 @@ def test_a_worker_that_lives_and_brings_nothing_is_not_waited_for_for_ever(
 
 def test_an_attempt_that_has_failed_elsewhere_is_not_begun_again(engine: Engine, writer: Writer) -> None:
     def over(_attempt: StepAttempt) -> str | None:
-        raise StepOver("it has failed")
+        raise AttemptAlreadyFailed("it has failed")
 
     asyncio.run(work(worker(writer)))
-    with pytest.raises(StepOver):
+    with pytest.raises(AttemptAlreadyFailed):
         asyncio.run(work(worker(writer, completed=over)))
     assert [row["number"] for row in rows(engine)] == [1]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import FailureCause, ModelBusy, ModelUnavailable
 from app.llm.admission import Admission
-from app.llm.call import Full, ModelCall
+from app.llm.call import LimitReached, ModelCall
 from app.llm.conversation import Message
 
 
@@ -30,12 +30,12 @@ class Component:
         self.order: list[str] = []
         self._may_pause = may_pause
 
-    def begin(self, name: str) -> Callable[[bool], Awaitable[str | Full]]:
+    def begin(self, name: str) -> Callable[[bool], Awaitable[str | LimitReached]]:
         """What a call's `begin` does."""
 
-        async def begin(has_turn: bool) -> str | Full:
+        async def begin(has_turn: bool) -> str | LimitReached:
             if not has_turn or self.running >= self.most:
-                return Full(self._may_pause)
+                return LimitReached(self._may_pause)
             self.running += 1
             self.highest = max(self.highest, self.running)
             self.order.append(name)
@@ -202,9 +202,9 @@ def test_a_window_that_opens_once_a_minute_does_not_make_pauses_of_many_minutes(
         pauses: list[float] = []
         queue = Admission("llm", 20, lambda: now)
 
-        async def begin(has_turn: bool) -> str | Full:
+        async def begin(has_turn: bool) -> str | LimitReached:
             if not has_turn or sum(at > now - 61 for at in admitted) >= 60:
-                return Full(may_pause=True)
+                return LimitReached(may_pause=True)
             admitted.append(now)
             return "begun"
 

@@ -103,11 +103,11 @@ class Sidecar:
     async def converse_alpha2(self, **_: Any) -> Any:
         """One call."""
         if self.failures:
-            raise DaprGrpcError(Failed(self.failures.pop(0)))
+            raise DaprGrpcError(FailedRequest(self.failures.pop(0)))
         return output(usage(1, 1), content="hello")
 
 
-class Failed(RpcError):  # type: ignore[misc]  # grpc ships no types
+class FailedRequest(RpcError):  # type: ignore[misc]  # grpc ships no types
     """What daprd says of a call that failed."""
 
     def __init__(self, details: str, code: StatusCode = StatusCode.INTERNAL) -> None:
@@ -161,13 +161,13 @@ def test_a_sidecar_that_does_not_tell_its_components_in_time_is_not_waited_for()
     model._client = cast(Any, sidecar)
     sidecar.slow = 60
     assert asyncio.run(model.provider(0.01)) is None
-    sidecar.slow, sidecar.broken = 0, DaprGrpcError(Failed("gone"))
+    sidecar.slow, sidecar.broken = 0, DaprGrpcError(FailedRequest("gone"))
     assert asyncio.run(model.provider(5)) is None
 
 
 def test_a_connection_that_lost_its_sidecar_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     lost, found = Metadata(), Metadata(llm="conversation.openai")
-    lost.broken = DaprGrpcError(Failed("gone", StatusCode.UNAVAILABLE))
+    lost.broken = DaprGrpcError(FailedRequest("gone", StatusCode.UNAVAILABLE))
     model = DaprConversation("llm", Daprd("http://127.0.0.1:1", "127.0.0.1:1", ""))
     clients = [cast(Any, found), cast(Any, lost)]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.llm.conversation import Answer, Message, ToolRequest
-from app.llm.json_actions import in_words, with_tool_calls
+from app.llm.json_actions import parse_tool_calls, tools_as_text
 from app.pricing.charge_types import NOT_REPORTED
 from app.workflow.activities import tools
 
@@ -34,7 +34,7 @@ def answer(text: str) -> Answer:
 
 
 def test_tools_calls_and_results_become_text() -> None:
-    system, letter, request, results = in_words(CONVERSATION, TOOLS)
+    system, letter, request, results = tools_as_text(CONVERSATION, TOOLS)
     assert system.text.startswith("Stage: draft\n"), "the beginning stays: providers cache equal beginnings"
     for tool in TOOLS:
         assert f"- {tool.name}: {tool.description} Schema: {{" in system.text
@@ -51,14 +51,14 @@ def test_tools_calls_and_results_become_text() -> None:
 
 
 def test_nothing_native_is_left_and_roles_alternate() -> None:
-    messages = in_words(CONVERSATION, TOOLS)
+    messages = tools_as_text(CONVERSATION, TOOLS)
     assert not any(message.tool_calls or message.tool_call_id or message.name for message in messages)
     assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
 
 
 def test_a_request_for_tools_is_read_also_in_a_code_fence() -> None:
     asked = {"tool_calls": [{"name": call.name, "arguments": json.loads(call.arguments)} for call in CALLS]}
-    read = with_tool_calls(answer(f"```json\n{json.dumps(asked)}\n```"))
+    read = parse_tool_calls(answer(f"```json\n{json.dumps(asked)}\n```"))
     assert read.text == ""
     assert tools.check_requests(read.tool_calls, 1)[0].argument == "AC-1"
 
@@ -67,7 +67,7 @@ def test_a_request_for_tools_is_read_also_in_a_code_fence() -> None:
     "text", ["", "no", '{"action": "answer"}', '{"tool_calls": []}', '{"tool_calls": ["lookup_order"]}', "{broken"]
 )
 def test_any_other_text_stays_for_the_stage_to_judge(text: str) -> None:
-    assert with_tool_calls(answer(text)) == answer(text)
+    assert parse_tool_calls(answer(text)) == answer(text)
 
 
 @given(
@@ -76,5 +76,5 @@ def test_any_other_text_stays_for_the_stage_to_judge(text: str) -> None:
     )
 )
 def test_no_json_breaks_the_reader(value: object) -> None:
-    with_tool_calls(answer(json.dumps({"tool_calls": value})))
-    with_tool_calls(answer(json.dumps({"tool_calls": [{"name": value, "arguments": value}]})))
+    parse_tool_calls(answer(json.dumps({"tool_calls": value})))
+    parse_tool_calls(answer(json.dumps({"tool_calls": [{"name": value, "arguments": value}]})))

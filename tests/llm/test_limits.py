@@ -16,14 +16,14 @@ from app.domain.models import CallState
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
 from app.ledger.store.writer import Writer
-from app.llm.call import Full, Reserve
+from app.llm.call import LimitReached, Reserve
 from app.llm.journal import Journal, SettledCall
 from tests.llm.test_journal import NOON, REPORTED, call, engine, postgres, writer
 from tests.makers import LOSSES
 
 __all__ = ["engine", "postgres", "writer"]
 RESERVE = Reserve(500, 500)
-Begun = str | SettledCall | Full
+Begun = str | SettledCall | LimitReached
 
 
 class Clock:
@@ -67,7 +67,7 @@ def end(engine: Engine, call_id: Begun, **values: Any) -> None:
 
 def test_no_more_calls_at_once_than_allowed(journal: Journal, engine: Engine) -> None:
     first, second = (begin(journal, step, concurrent_calls=2) for step in ("e1", "e2"))
-    assert begin(journal, "e3", concurrent_calls=2) == Full(True, ANY)
+    assert begin(journal, "e3", concurrent_calls=2) == LimitReached(True, ANY)
     assert isinstance(begin(journal, "e4", "other", concurrent_calls=2), str), "another component has its own limit"
     end(engine, first)
     assert isinstance(begin(journal, "e3", concurrent_calls=2), str)
@@ -79,13 +79,13 @@ def test_no_more_requests_a_minute_than_allowed(journal: Journal, engine: Engine
     limits: dict[str, Any] = {"requests_per_minute": 4}
     for step in ("e1", "e2"):
         end(engine, begin(journal, step, **limits))
-    assert begin(journal, "e3", **limits) == Full(True, ANY), "the second half goes out evenly"
+    assert begin(journal, "e3", **limits) == LimitReached(True, ANY), "the second half goes out evenly"
     clock.now = NOON + timedelta(seconds=16)
     end(engine, begin(journal, "e3", **limits))
     clock.now = NOON + timedelta(seconds=32)
     end(engine, begin(journal, "e4", **limits))
     clock.now = NOON + timedelta(seconds=60.5)
-    assert isinstance(begin(journal, "e5", **limits), Full), "the provider may count a little later"
+    assert isinstance(begin(journal, "e5", **limits), LimitReached), "the provider may count a little later"
     clock.now = NOON + timedelta(seconds=61)
     assert isinstance(begin(journal, "e5", **limits), str)
 
@@ -94,7 +94,7 @@ def test_no_more_tokens_a_minute_than_allowed(journal: Journal, engine: Engine, 
     limit: dict[str, Any] = {"tokens_per_minute": 1_900}
     end(engine, begin(journal, "e1", **limit))  # 843 tokens in the end
     assert isinstance(begin(journal, "e2", **limit), str), "843 and a reserve of 1,000"
-    assert begin(journal, "e3", **limit) == Full(True, ANY), "843, and two reserves"
+    assert begin(journal, "e3", **limit) == LimitReached(True, ANY), "843, and two reserves"
     clock.now += timedelta(seconds=61)
     assert isinstance(begin(journal, "e3", **limit), str)
 
@@ -103,12 +103,12 @@ def test_a_failed_call_used_no_tokens_but_was_a_request(journal: Journal, engine
     failed = begin(journal, "e1", tokens_per_minute=1_500)
     end(engine, failed, state=CallState.FAILED, error="rate_limit: no", input_tokens=None, output_tokens=None)
     assert isinstance(begin(journal, "e2", tokens_per_minute=1_500), str)
-    assert isinstance(begin(journal, "e3", requests_per_minute=2), Full)
+    assert isinstance(begin(journal, "e3", requests_per_minute=2), LimitReached)
 
 
 def test_a_call_larger_than_a_minute_is_admitted_alone(journal: Journal, clock: Clock) -> None:
     assert isinstance(begin(journal, "e1", tokens_per_minute=10), str)
-    assert isinstance(begin(journal, "e2", tokens_per_minute=10), Full)
+    assert isinstance(begin(journal, "e2", tokens_per_minute=10), LimitReached)
     clock.now += timedelta(seconds=61)
     assert isinstance(begin(journal, "e2", tokens_per_minute=10), str)
 
@@ -130,7 +130,7 @@ def test_an_answer_in_the_journal_needs_no_admission(journal: Journal, engine: E
 def test_a_step_that_has_asked_before_may_not_pause(journal: Journal, engine: Engine) -> None:
     end(engine, begin(journal, "e1"), state=CallState.FAILED, error="cut: no")
     begin(journal, "e2")
-    assert begin(journal, "e1", concurrent_calls=1) == Full(False, ANY)
+    assert begin(journal, "e1", concurrent_calls=1) == LimitReached(False, ANY)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app.config.policy import Losses
-from app.domain.errors import FailureCause, ModelUnavailable, RepeatedlyLost
+from app.domain.errors import AnswersLost, FailureCause, ModelUnavailable
 from app.domain.models import AnsweredBy
 from app.ledger.store import database
 from app.ledger.store.tables import MODEL_CALLS
@@ -57,7 +57,7 @@ class World:
         """What comes of one attempt: the failure's class and text, or who answered."""
         try:
             return str(asyncio.run(self.gateway.ask(call(execution_id=step))).use.answered_by)
-        except (RepeatedlyLost, ModelUnavailable) as error:
+        except (AnswersLost, ModelUnavailable) as error:
             return f"{type(error).__name__}: {error}"
 
 
@@ -84,7 +84,7 @@ def test_a_lost_answer_is_bought_three_times_and_no_more(writer: Writer, engine:
         said = world.ask()
         world.now += timedelta(minutes=5)
     assert world.model.asked == 3
-    assert said.startswith("RepeatedlyLost: model component llm: 3 calls brought no result")
+    assert said.startswith("AnswersLost: model component llm: 3 calls brought no result")
     assert f"the last: {cause.value.replace('_', ' ')})" in said
     assert "retries.billed_attempts" in said
     with engine.connect() as connection:
@@ -104,7 +104,7 @@ def test_what_costs_nothing_is_asked_as_long_as_the_workflow_likes(writer: Write
 
 
 def test_after_the_second_loss_a_provider_gets_a_minute_to_come_back(writer: Writer) -> None:
-    world = World(writer, FailureCause.CUT)
+    world = World(writer, FailureCause.CONNECTION_LOST)
     assert [world.ask(), world.ask()] == ["ModelUnavailable: it failed"] * 2, "the first repeat comes at once"
     lost = world.now
     for world.now in (lost, lost + PAUSE - timedelta(seconds=1)):
@@ -115,7 +115,7 @@ def test_after_the_second_loss_a_provider_gets_a_minute_to_come_back(writer: Wri
 
 
 def test_free_failures_do_not_count_and_other_steps_have_their_own_bound(writer: Writer) -> None:
-    world = World(writer, FailureCause.CUT, billed_attempts=2)
+    world = World(writer, FailureCause.CONNECTION_LOST, billed_attempts=2)
     world.ask()
     world.model.cause = FailureCause.STATUS
     assert [world.ask() for _ in range(10)] == ["ModelUnavailable: it failed"] * 10

@@ -80,7 +80,7 @@ def test_a_provider_that_can_do_everything_passes_every_question() -> None:
         ("takes tools in words", FAIL, {"takes_words": False}),
         ("honours a schema", FAIL, {"fits_schema": False}),
         ("names its errors", UNTESTED, {"refusal": None}),
-        ("names its errors", FAIL, {"refusal": ModelUnavailable("m: cut; later", cause=FailureCause.CUT)}),
+        ("names its errors", FAIL, {"refusal": ModelUnavailable("m: cut; later", cause=FailureCause.CONNECTION_LOST)}),
         (
             "names its errors",
             UNTESTED,

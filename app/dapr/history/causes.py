@@ -16,16 +16,16 @@ from enum import StrEnum
 
 from app.dapr.history.model import Attempt, AttemptOutcome, Failure, Step, WorkflowRun
 from app.domain.errors import (
+    AnswersLost,
     DecisionRefused,
     FailureCause,
     LedgerGone,
     LedgerTrouble,
     LedgerUnavailable,
-    NotAsked,
     RefundAgentError,
     Refused,
-    RepeatedlyLost,
     StepFault,
+    StepNotInHistory,
     StepOverdue,
     StepSetAside,
     SystemRefused,
@@ -62,11 +62,11 @@ _CODES: Mapping[Cause, tuple[str, ...]] = {
     Cause.PROVIDER_ERROR: (
         FailureCause.STATUS,
         FailureCause.REFUSED_CONNECTION,
-        FailureCause.CUT,
+        FailureCause.CONNECTION_LOST,
         FailureCause.MALFORMED,
         FailureCause.TOO_LARGE,
         FailureCause.OTHER,
-        RepeatedlyLost.code,
+        AnswersLost.code,
     ),
     Cause.RATE_LIMIT: (FailureCause.RATE_LIMIT,),
     Cause.TIMEOUT: (FailureCause.NO_ANSWER_IN_TIME, StepOverdue.code),
@@ -78,7 +78,7 @@ _CODES: Mapping[Cause, tuple[str, ...]] = {
         SystemRefused.code,
         Refused.code,
         DecisionRefused.code,
-        NotAsked.code,
+        StepNotInHistory.code,
     ),
     Cause.WORKER_GONE: (StepSetAside.code,),
     Cause.SIDECAR_GONE: (FailureCause.SIDECAR_GONE,),
@@ -87,7 +87,7 @@ _CODES: Mapping[Cause, tuple[str, ...]] = {
 _CAUSE_OF_CODE = {code: cause for cause, codes in _CODES.items() for code in codes}
 # The SDK's type for a failure that it does not retry. A failure of ours that is retried has the name of its class.
 NOT_RETRIED = "NonRetryableError"
-_OUR_TYPES = frozenset({NOT_RETRIED} | {kind.__name__ for kind in error_classes() if kind.passing})
+_OUR_TYPES = frozenset({NOT_RETRIED} | {kind.__name__ for kind in error_classes() if kind.retryable})
 
 # Exceptions of Python, pydantic and the SDK that show a bug.
 _BUG = re.compile(

@@ -2,7 +2,7 @@
 
 Dapr does not record an execution that was lost with its worker or sidecar: it hands out the attempt again, and the
 history shows one attempt that took long. Therefore each worker logs an execution before it starts it
-(`StartedExecution`). Together with the attempt's end in the history, the log shows which execution brought the result,
+(`StartedExecution`). Together with the attempt's end in the history, the log shows which execution produced the result,
 which were lost, when, and why.
 """
 
@@ -28,7 +28,7 @@ class ExecutionOutcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"  # lost: its result never reached the workflow
-    OPEN = "open"  # its worker is working on it, or its fate is not known yet
+    OPEN = "open"  # its worker is working on it, or whether it was lost is not known yet
     REPEATED = "repeated"  # started after the attempt had ended, so its work was not needed
 
 

@@ -29,7 +29,7 @@ from app.dapr.history.model import (
 #
 # Dapr does not number attempts: a retry is another `taskScheduled` with the same `taskExecutionId`, after a timer whose
 # origin is `activityRetry`. Not all SDKs give a `taskExecutionId`; without one, a failure, then a timer, then an equal
-# schedule is taken for a retry.
+# schedule is treated as a retry.
 
 _RETRIES = {"activityRetry": "taskExecutionId", "childWorkflowRetry": "instanceId"}
 

@@ -22,7 +22,7 @@ from app.dapr.history import entries
 from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.parse import parse
 from app.dapr.workarounds import TORN_READ
-from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
+from app.domain.errors import AttemptAlreadyFailed, ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
 
 PAGE_SIZE = 500
 # The error type with which Dapr fails a run whose history was changed.
@@ -131,13 +131,13 @@ class HistoryReader:
         return None if scheduled is None else str(scheduled.input.value)
 
     def result(self, instance_id: str, event_id: int, execution_id: str) -> str | None:
-        """The result of a completed step, as it was delivered; None if the step has not completed. Raises StepOver if
-        the step's attempt has failed, TaskNotFound, HistoryTampered."""
+        """The result of a completed step, as it was delivered; None if the step has not completed. Raises
+        AttemptAlreadyFailed, TaskNotFound, HistoryTampered."""
         events = self.events(instance_id)
         if _find_schedule(events, event_id, execution_id) is None:
             return None  # the step belongs to another run under the same id
         if any(event.taskFailed.taskScheduledId == event_id for event in events if event.HasField("taskFailed")):
-            raise StepOver(
+            raise AttemptAlreadyFailed(
                 f"task {instance_id}: another execution of step {event_id} has failed this attempt, and the workflow "
                 "has its failure; nothing to do"
             )

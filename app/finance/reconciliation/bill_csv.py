@@ -70,7 +70,7 @@ _CONTAINED = frozenset(
 _QUANTITY = re.compile(
     r"token|request|count|quantity|audio|image|search|character|second|minute|cost|amount|price|fee|tax"
 )
-_MOST_COLUMNS = 500
+_MAX_COLUMNS = 500
 # Sets of columns that only the exports of one provider have.
 _SIGNATURES = (
     (frozenset({"start_time_iso", "end_time_iso", "num_model_requests", "input_cached_tokens"}), "openai"),
@@ -88,7 +88,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table. `index_of`: the index of each column of ours; `currency`: that of the cost column, if its
+    """The columns of a table. `index_of`: the index of each of our columns; `currency`: that of the cost column, if its
     name contains one; `unread`: the columns that are not read."""
 
     names: tuple[str, ...]
@@ -120,7 +120,7 @@ def plain_name(cell: str) -> str:
 def columns_of(name: str, place: str, header: Sequence[str]) -> Columns:
     """The columns of a header. Raises BadBill if a column is missing, repeated or ambiguous."""
     names = tuple(plain_name(cell) for cell in header)
-    if len(names) > _MOST_COLUMNS:
+    if len(names) > _MAX_COLUMNS:
         raise BadBill(
             name, place, f"{len(names)} columns are too many for a bill", "export it again, one row on each line"
         )
@@ -182,7 +182,7 @@ _NUMBERS = (
     *("requests", "input_tokens", "uncached_tokens", "cached_tokens", "read_tokens", "written_tokens"),
     *("written_5m_tokens", "written_1h_tokens", "output_tokens", "cost"),
 )
-_MOST_UNKNOWN = 10**18
+_MAX_UNKNOWN = 10**18
 
 
 def read_csv(name: str, text: str) -> Bill:
@@ -235,7 +235,7 @@ class _Table:
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
-        self._skipped, delimiter, body = _delimited(text)
+        self._skipped, delimiter, body = _detect_delimiter(text)
         csv.field_size_limit(2**20)
         self._reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
         header = next((cells for _, cells in self._cells() if any(cell.strip() for cell in cells)), None)
@@ -273,7 +273,7 @@ class _Table:
                 raise BadBill(self._name, f"line {number}", problem, "export it again, whole") from None
 
 
-def _delimited(text: str) -> tuple[int, str, str]:
+def _detect_delimiter(text: str) -> tuple[int, str, str]:
     """The number of lines before the header, the delimiter, and the text from the header on.
 
     Excel writes and reads a first line `sep=;`.
@@ -405,7 +405,7 @@ def _unread_quantities(table: _Table, lines: Sequence[_Line]) -> Iterator[str]:
             index = table.columns.names.index(name)
             for line in lines:
                 value = NumberFormat().whole(line.cells[index]) if line.cells[index] else 0
-                sums[name] += min(value, _MOST_UNKNOWN) if value is not None else 1
+                sums[name] += min(value, _MAX_UNKNOWN) if value is not None else 1
     yield from (f"{name} ({amount:,})" for name, amount in sums.items() if amount)
 
 
@@ -419,9 +419,9 @@ def _costs_without_currency(table: _Table, lines: Sequence[_Line]) -> Iterator[s
 # Numbers as bills write them; an ambiguous number is refused.
 
 # No bill has counts with more digits; a longer number is a typing error, and slow to parse.
-_MOST_DIGITS = 15
-_MOST_PLACES = 20
-_MOST_MONEY = 12
+_MAX_DIGITS = 15
+_MAX_PLACES = 20
+_MAX_MONEY_DIGITS = 12
 _SPACES = re.compile(r"[\s'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{RIGHT SINGLE QUOTATION MARK}]")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
 _BOTH = re.compile(r"\d{1,3}(?:([.,])\d{3})+(?!\1)[.,]\d+")
@@ -438,12 +438,12 @@ class NumberFormat:
         """A whole number, with or without thousands separators; None if it is not one, or ambiguous."""
         text = _SPACES.sub("", text)
         if text.isascii() and text.isdigit():
-            return int(text) if len(text) <= _MOST_DIGITS else None
+            return int(text) if len(text) <= _MAX_DIGITS else None
         grouped = _GROUPED.fullmatch(text)
-        if grouped and len(text) <= _MOST_DIGITS and self._separates(grouped[1], text):
+        if grouped and len(text) <= _MAX_DIGITS and self._separates(grouped[1], text):
             return int(text.replace(grouped[1], ""))
         fraction = _ONE_SIGN.fullmatch(text)
-        if fraction and len(text) <= _MOST_DIGITS and fraction[1] == (self.decimal or ".") and not grouped:
+        if fraction and len(text) <= _MAX_DIGITS and fraction[1] == (self.decimal or ".") and not grouped:
             head, _, tail = text.partition(fraction[1])
             return int(head) if not tail.strip("0") else None
         return None
@@ -457,7 +457,7 @@ class NumberFormat:
     def exact(self, text: str) -> Decimal | None:
         """A decimal number; None if it is not one. Raises Ambiguous for 1,234 if the decimal separator is unknown."""
         text = _SPACES.sub("", text)
-        if len(text) > _MOST_DIGITS + _MOST_PLACES:
+        if len(text) > _MAX_DIGITS + _MAX_PLACES:
             return None
         if text.isascii() and text.isdigit():
             return Decimal(text)
@@ -505,7 +505,7 @@ def number_format_of(name: str, texts: Iterable[tuple[str, str]]) -> NumberForma
 
 def _decimal_separator(text: str) -> str | None:
     """The decimal separator of a number; None if the number is ambiguous or shows none."""
-    if len(text) > _MOST_DIGITS + _MOST_PLACES:
+    if len(text) > _MAX_DIGITS + _MAX_PLACES:
         return None
     if _BOTH.fullmatch(text):
         return max(".,", key=text.rindex)
@@ -534,7 +534,7 @@ def amount_of_money(name: str, place: str, column: str, text: str, number_format
     except Ambiguous as error:
         remedy = "write it with a point before decimals and nothing between thousands"
         raise BadBill(name, place, f"{column} {error}", remedy) from None
-    if money is None or money.adjusted() >= _MOST_MONEY:
+    if money is None or money.adjusted() >= _MAX_MONEY_DIGITS:
         remedy = "write it as 0.0123, without exponent and without letters"
         raise BadBill(name, place, f"{column} {text!r:.60} is not an amount of money", remedy)
     return -money if negative else money

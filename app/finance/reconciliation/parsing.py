@@ -261,8 +261,8 @@ OPENAI_USAGE = "GET /v1/organization/usage/completions with group_by=model"
 ANTHROPIC_USAGE = "GET /v1/organizations/usage_report/messages with group_by[]=model"
 _CENT = Decimal("0.01")
 # The most digits of an amount before and after its decimal point.
-_MOST_DIGITS = 12
-_MOST_PLACES_OF_A_SUM = 30
+_MAX_DIGITS = 12
+_MAX_PLACES_OF_A_SUM = 30
 
 
 class _OpenAIUsage(BaseModel):
@@ -417,16 +417,14 @@ def _money(name: str, place: str, value: Any) -> Decimal:
     problem = f"{shown(value)} is not an amount of money"
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise BadBill(name, place, problem, "export it again")
-    if isinstance(value, str) and len(value) > _MOST_DIGITS + _MOST_PLACES_OF_A_SUM + 2:
+    if isinstance(value, str) and len(value) > _MAX_DIGITS + _MAX_PLACES_OF_A_SUM + 2:
         raise BadBill(name, place, "an amount has too many digits", "export it again")
     try:
         money = Decimal(value)
     except InvalidOperation:
         raise BadBill(name, place, problem, "export it again") from None
     fits = (
-        money.is_finite()
-        and money.adjusted() < _MOST_DIGITS
-        and int(money.as_tuple().exponent) >= -_MOST_PLACES_OF_A_SUM
+        money.is_finite() and money.adjusted() < _MAX_DIGITS and int(money.as_tuple().exponent) >= -_MAX_PLACES_OF_A_SUM
     )
     if not fits:
         raise BadBill(name, place, problem, "export it again")
@@ -470,7 +468,7 @@ ANTHROPIC = Report(
 ANTHROPIC_COSTS = Report(BillFormat.ANTHROPIC_COSTS, "anthropic", _anthropic_times, amount=_anthropic_amount)
 
 
-_MOST_PLACES = 60
+_MAX_PLACES = 60
 
 
 class _SandboxRow(BaseModel):
@@ -549,7 +547,7 @@ def _exact(text: str) -> Decimal:
     except InvalidOperation:
         number = None
     # Converting 1e999999999 to an int, or printing it, takes hours.
-    if number is None or abs(number.adjusted()) > _MOST_PLACES:
+    if number is None or abs(number.adjusted()) > _MAX_PLACES:
         raise ValueError(f"{text[:40]} is too large or too small for a bill")
     return number
 

@@ -39,11 +39,11 @@ _BROKEN_DISK = (
 )
 _DAMAGED = (LedgerTrouble.DAMAGED, "the ledger's file is damaged; restore it, then run `refund-agent ledger rebuild`")
 _AWAY = (
-    LedgerTrouble.AWAY,
+    LedgerTrouble.UNREACHABLE,
     "the ledger's database does not answer; check REFUND_AGENT_LEDGER_URL and that the server is up",
 )
 _CROWDED = (
-    LedgerTrouble.CROWDED,
+    LedgerTrouble.NO_CONNECTION_LEFT,
     "the ledger's database has no connection left; raise its limit, or end what else uses it",
 )
 _STANDBY = (

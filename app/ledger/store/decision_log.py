@@ -23,7 +23,7 @@ from app.ledger.store.writer import Writer
 
 MAX_NOTE_CHARACTERS = 500
 # The most refused attempts that are saved for a task, so that a client that repeats them cannot fill the table.
-_MOST_ATTEMPTS = 100
+_MAX_ATTEMPTS = 100
 
 _OF_TASK = (
     select(DECISIONS).where(DECISIONS.c.task_id == bindparam("the_task")).order_by(DECISIONS.c.at, DECISIONS.c.sequence)
@@ -66,7 +66,7 @@ class Decisions:
         row["settled_at"] = row["at"]
 
         def insert(connection: Connection) -> None:
-            if connection.execute(_ATTEMPTS, {"the_task": task_id}).scalar_one() < _MOST_ATTEMPTS:
+            if connection.execute(_ATTEMPTS, {"the_task": task_id}).scalar_one() < _MAX_ATTEMPTS:
                 _insert(connection, row)
 
         self._writer.run(insert)

@@ -16,7 +16,7 @@ from app.ledger.store.tables import SESSIONS
 from app.ledger.store.writer import Writer
 
 LIFETIME = timedelta(hours=12)
-MOST_SESSIONS = 1_000
+MAX_SESSIONS = 1_000
 
 _FIND = select(SESSIONS.c.holder).where(SESSIONS.c.digest == bindparam("this"), SESSIONS.c.ends_at > bindparam("now"))
 _END = delete(SESSIONS).where(SESSIONS.c.digest == bindparam("this"))
@@ -25,9 +25,7 @@ _END = delete(SESSIONS).where(SESSIONS.c.digest == bindparam("this"))
 class Sessions:
     """The open sessions, at most `most`: a new one removes the oldest. Thread-safe."""
 
-    def __init__(
-        self, engine: Engine, writer: Writer, clock: Callable[[], datetime], most: int = MOST_SESSIONS
-    ) -> None:
+    def __init__(self, engine: Engine, writer: Writer, clock: Callable[[], datetime], most: int = MAX_SESSIONS) -> None:
         self._engine = engine
         self._writer = writer
         self._clock = clock

@@ -10,7 +10,7 @@ from app.domain.models import Classification, Frozen, ModelUse
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.workflow.activities import prompts
 from app.workflow.activities.services import Activity, Services, execution_id
 
@@ -48,7 +48,7 @@ def classify(services: Services) -> Activity:
         answered = await services.gateway.ask(call)
         try:
             classification = validate(Classification, json_object(answered.answer.text))
-        except Nonsense as problem:
+        except InvalidAnswer as problem:
             return ClassifyOutput(classification=None, problem=str(problem), use=answered.use)
         return ClassifyOutput(classification=classification, problem=None, use=answered.use)
 

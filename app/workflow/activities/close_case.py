@@ -11,7 +11,7 @@ import time
 
 from dapr.ext.workflow import WorkflowActivityContext
 
-from app.domain.errors import NotAsked, Unreachable
+from app.domain.errors import StepNotInHistory, Unreachable
 from app.domain.models import Frozen, Outcome, Refund, task_id
 from app.workflow.activities.services import Activity, Services, case_key, execution_id, refund_request
 
@@ -63,14 +63,14 @@ async def _post_refund(services: Services, context: WorkflowActivityContext, que
 
 
 async def _require_in_history(services: Services, context: WorkflowActivityContext, question: CloseInput) -> None:
-    """Raises NotAsked when the task's history did not schedule this step with this input; Unreachable when the history
-    does not hold the step after `_SAVED_SECONDS`."""
+    """Raises StepNotInHistory when the task's history did not schedule this step with this input; Unreachable when the
+    history does not hold the step after `_SAVED_SECONDS`."""
     task, until = task_id(question.tenant, question.ticket_id), time.monotonic() + _SAVED_SECONDS
     if context.workflow_id != task:
-        raise NotAsked("close_case", context.workflow_id, task)
+        raise StepNotInHistory("close_case", context.workflow_id, task)
     while (scheduled := await services.scheduled_input(task, context.task_id, execution_id(context))) is None:
         if time.monotonic() > until:
             raise Unreachable(f"task {task}: its history does not hold this step yet; it is tried again")
         await asyncio.sleep(_LOOK_SECONDS)
     if CloseInput.model_validate_json(scheduled) != question:
-        raise NotAsked("close_case", context.workflow_id, task)
+        raise StepNotInHistory("close_case", context.workflow_id, task)

@@ -16,7 +16,7 @@ from app.domain.texts import Text
 from app.ledger.store.tickets import StoredTicket
 from app.llm.call import ModelCall
 from app.llm.conversation import Message, ToolRequest
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.workflow.activities import prompts, tools
 from app.workflow.activities.services import Activity, Services, execution_id, refund_request
 from app.workflow.activities.tools import ToolCall
@@ -82,7 +82,7 @@ def draft_refund(services: Services) -> Activity:
                 return DraftOutput(tool_calls=calls, use=answered.use)
             proposal = validate(_Answer, json_object(answered.answer.text))
             _require_refund_fields(proposal)
-        except Nonsense as problem:
+        except InvalidAnswer as problem:
             return DraftOutput(problem=str(problem), use=answered.use)
         digest = await asyncio.to_thread(services.replies.keep, question.task_id, proposal.reply)
         draft = Draft(**proposal.model_dump(exclude={"reply"}), reply_digest=digest)
@@ -92,10 +92,10 @@ def draft_refund(services: Services) -> Activity:
 
 
 def _require_refund_fields(proposal: _Answer) -> None:
-    """Raises Nonsense for a refund without order, amount or currency."""
+    """Raises InvalidAnswer for a refund without order, amount or currency."""
     missing = [name for name in ("order_id", "amount", "currency") if getattr(proposal, name) is None]
     if proposal.action is Action.REFUND and missing:
-        raise Nonsense(f"a refund needs {', '.join(missing)}")
+        raise InvalidAnswer(f"a refund needs {', '.join(missing)}")
 
 
 def _messages(ticket: StoredTicket, question: DraftInput) -> tuple[Message, ...]:

@@ -19,7 +19,7 @@ from app.domain.errors import Refused
 from app.domain.models import REFUNDABLE, Category, Frozen, Reference
 from app.domain.orders import Order, RefundPolicy
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.llm.json_answer import Nonsense
+from app.llm.json_answer import InvalidAnswer
 from app.workflow.activities.services import Activity, Services
 
 ToolName = Literal["lookup_order", "lookup_refund_policy"]
@@ -94,21 +94,21 @@ def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_requests(requests: tuple[ToolRequest, ...], turn: int) -> tuple[ToolCall, ...]:
-    """The model's tool requests as valid calls, with ids that we give them. Raises Nonsense for more requests than
+    """The model's tool requests as valid calls, with ids that we give them. Raises InvalidAnswer for more requests than
     `MAX_CALLS_A_TURN`, an unknown tool, or arguments that do not fit its schema."""
     if len(requests) > MAX_CALLS_A_TURN:
-        raise Nonsense(f"it asks for {len(requests)} tools at once, more than {MAX_CALLS_A_TURN}")
+        raise InvalidAnswer(f"it asks for {len(requests)} tools at once, more than {MAX_CALLS_A_TURN}")
     return tuple(_call(request, f"call_{turn}_{number}") for number, request in enumerate(requests, start=1))
 
 
 def _call(request: ToolRequest, call_id: str) -> ToolCall:
     tool = TOOLS.get(request.name)
     if tool is None:
-        raise Nonsense(f"there is no such tool; there are {', '.join(TOOLS)}")
+        raise InvalidAnswer(f"there is no such tool; there are {', '.join(TOOLS)}")
     try:
         arguments = tool.arguments.model_validate(json.loads(request.arguments or "{}"))
     except (ValueError, RecursionError, ValidationError):
-        raise Nonsense(f"the arguments of {tool.name} do not fit its schema") from None
+        raise InvalidAnswer(f"the arguments of {tool.name} do not fit its schema") from None
     (argument,) = arguments.model_dump().values()
     return ToolCall(id=call_id, tool=tool.name, argument=argument)
 

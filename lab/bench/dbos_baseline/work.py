@@ -65,7 +65,7 @@ def classify_request(ticket: Ticket) -> Json:
 
 
 def read_classification(answer: Json) -> Classification:
-    """The classification in the model's answer of stage 1. Raises Nonsense."""
+    """The classification in the model's answer of stage 1. Raises InvalidAnswer."""
     return validate(Classification, json_object(_message(answer)["content"]))
 
 
@@ -86,7 +86,7 @@ def draft_request(
 
 
 def read_draft(answer: Json, turn: int) -> Proposal | tuple[ToolCall, ...]:
-    """The tool calls or the proposal in the model's answer of stage 3. Raises Nonsense."""
+    """The tool calls or the proposal in the model's answer of stage 3. Raises InvalidAnswer."""
     message = _message(answer)
     requests = tuple(_tool_request(call) for call in message.get("tool_calls") or ())
     if requests:

@@ -24,7 +24,7 @@ _OUTPUT = paths.STATE / "bench" / "ledger.json"
 _SIZES = (10_000, 100_000, 1_000_000)
 _TIMES = 7
 # Above this, summing all charges one by one takes minutes.
-_MOST_CHECKED = 10_000
+_MAX_CHECKED = 10_000
 console = Console(stderr=True)
 
 
@@ -80,7 +80,7 @@ def measure(
 
 
 def _time_questions(store: Store, population: Population, times: int) -> list[questions.Timing]:
-    if population.tasks <= _MOST_CHECKED:
+    if population.tasks <= _MAX_CHECKED:
         questions.check(store, population.tasks)
     return questions.time_questions(store, population, times)
 

@@ -21,7 +21,7 @@ from lab.tickets import MODEL_CALLS, STEPS, Shape
 
 # All parts of a fleet behave alike. Of a large fleet, only a part with this rate is simulated, with its share of
 # databases and schedulers.
-MOST_TASKS_PER_MINUTE = 1000.0
+MAX_TASKS_PER_MINUTE = 1000.0
 _SIGMA = 0.5  # of the logarithm of a wait; the 99th percentile is 3.2 times the median
 _WARM_UP_SECONDS = 300.0
 
@@ -126,7 +126,7 @@ def simulate(
 
     need has the quantities of the average task (`demand.average_task`), size the rate, agents and shards.
     """
-    agents = max(1, math.floor(size.agents * MOST_TASKS_PER_MINUTE / size.tasks_per_minute))
+    agents = max(1, math.floor(size.agents * MAX_TASKS_PER_MINUTE / size.tasks_per_minute))
     parts = max(1, size.agents // agents)
     simulation = Simulation(parts, size.agents // parts, plan)
     run = _Run(need, site, retries, simulation, random.Random(seed))

@@ -19,7 +19,7 @@ from sandbox.model.exchange import Answer, Question
 def answer_question(question: Question) -> Answer:
     """Answers one request; the same messages always get the same answer."""
     if json_actions.described(question):
-        return json_actions.in_words(answer_question(json_actions.with_tools(question)))
+        return json_actions.tools_as_text(answer_question(json_actions.with_tools(question)))
     if question.stage == "classify":
         return _answer_classify(_prompt(question))
     if question.stage == "draft":

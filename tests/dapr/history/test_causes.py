@@ -12,6 +12,7 @@ from app.dapr.history.parse import parse
 from app.dapr.systems import _answer_body, _error
 from app.domain.errors import (
     CODES,
+    AttemptAlreadyFailed,
     FailureCause,
     LedgerTrouble,
     LedgerUnavailable,
@@ -19,11 +20,10 @@ from app.domain.errors import (
     RefundAgentError,
     Refused,
     StepFault,
-    StepOver,
     StepSetAside,
     SystemUnavailable,
 )
-from app.llm.call import Failed, objection
+from app.llm.call import FailedRequest, objection
 from app.llm.conversation import _CAUSES, _translate
 from app.worker.worker import failure_details
 from tests.dapr.history.told import Told, at
@@ -106,7 +106,7 @@ def test_an_answer_of_a_system_that_is_a_refusal_or_nonsense() -> None:
     [
         (StepFault("classify", "TimeoutError in classify (line 12)"), Cause.BUG),
         (StepSetAside("acme:T-1", "classify", 3), Cause.WORKER_GONE),
-        (StepOver("task acme:T-1: this attempt has failed elsewhere"), Cause.UNKNOWN),
+        (AttemptAlreadyFailed("task acme:T-1: this attempt has failed elsewhere"), Cause.UNKNOWN),
         (LedgerUnavailable(LedgerTrouble.LOCKED, "another process holds the ledger"), Cause.LEDGER_ERROR),
     ],
 )
@@ -116,7 +116,7 @@ def test_other_errors_of_our_own(error: RefundAgentError, wanted: Cause) -> None
 
 def test_a_step_that_has_lost_too_many_answers() -> None:
     losses = Losses(attempts=30, first_seconds=1, max_seconds=60, billed_attempts=1)
-    lost = objection("llm", [Failed("no_answer_in_time: late", at(1))], losses, at(2))
+    lost = objection("llm", [FailedRequest("no_answer_in_time: late", at(1))], losses, at(2))
     assert lost is not None
     assert "no answer in time" in str(lost)
     assert cause(recorded(lost)) is Cause.PROVIDER_ERROR
@@ -149,7 +149,9 @@ def test_errors_of_others_start_with_their_type() -> None:
     assert words_of(failure) == message_of(failure) == "KeyError: status: 1"
 
 
-@pytest.mark.parametrize("error", [ModelUnavailable("late", cause=FailureCause.CUT), StepOver("late")])
+@pytest.mark.parametrize(
+    "error", [ModelUnavailable("late", cause=FailureCause.CONNECTION_LOST), AttemptAlreadyFailed("late")]
+)
 def test_a_passing_error_is_recorded_under_its_class_and_retried(error: RefundAgentError) -> None:
     assert recorded(error) == Failure(type(error).__name__, f"{error.code}: late")
 

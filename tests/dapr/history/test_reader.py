@@ -16,7 +16,7 @@ from dapr.ext.workflow._durabletask.internal import protos
 from app.dapr.daprd import Daprd
 from app.dapr.history.model import Failure, Payload, RunStatus, WorkflowRun
 from app.dapr.history.reader import HistoryReader
-from app.domain.errors import ConfigurationError, HistoryTampered, StepOver, TaskNotFound, Unreachable
+from app.domain.errors import AttemptAlreadyFailed, ConfigurationError, HistoryTampered, TaskNotFound, Unreachable
 from runtime.loopback import free_ports
 from tests.dapr.history.told import Told, at, details
 
@@ -252,7 +252,7 @@ def test_the_input_and_the_result_of_a_step(sidecar: Sidecar, reader: HistoryRea
     assert reader.result("i", 1, "k") == '"done"'
     assert reader.result("i", 3, "k") is None
     assert reader.result("i", 1, "of another run") is None
-    with pytest.raises(StepOver):
+    with pytest.raises(AttemptAlreadyFailed):
         reader.result("i", 2, "k")
 
 

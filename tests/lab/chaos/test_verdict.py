@@ -130,7 +130,7 @@ def test_two_executions_at_once_are_not_an_answer_paid_again() -> None:
     run = add_call(samples.evidence(), repeat_call(samples.evidence(), -0.25, state=CallState.INTERRUPTED))
     verdict = judge(run, samples.evidence().bill)
     assert verdict.held, verdict.broken
-    assert dict(verdict.tokens.excess_requests) == {Excess.OVERTAKEN: 1}
+    assert dict(verdict.tokens.excess_requests) == {Excess.SECOND_EXECUTION: 1}
 
 
 def test_a_new_worker_is_timed_until_its_first_step() -> None:

@@ -22,7 +22,7 @@ from sandbox.model.exchange import Message, Question, Tool, ToolCall
 from sandbox.systems import create_app
 
 LEAST_RIGHT = 0.95
-MOST_TURNS = 3
+MAX_TURNS = 3
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TOOLS = (Tool("lookup_order", "{}"), Tool("lookup_refund_policy", "{}"))
 ACTIONS = {Outcome.REFUNDED: {"refund"}, Outcome.DECLINED: {"decline"}, Outcome.ANSWERED: {"answer"}}
@@ -50,14 +50,14 @@ class Desk:
         return await self._turns(ticket, [Message("system", "Stage: draft"), Message("user", f"{head}\n{block}")])
 
     async def _turns(self, ticket: Ticket, messages: list[Message]) -> dict[str, Any]:
-        for _ in range(MOST_TURNS):
+        for _ in range(MAX_TURNS):
             answer = answer_question(Question("m", tuple(messages), TOOLS))
             if not answer.tool_calls:
                 draft: dict[str, Any] = json.loads(answer.text)
                 return draft
             messages.append(Message("assistant", "", answer.tool_calls))
             messages += [await self._looked_up(ticket, call) for call in answer.tool_calls]
-        raise AssertionError(f"{ticket.task_id}: no draft after {MOST_TURNS} turns")
+        raise AssertionError(f"{ticket.task_id}: no draft after {MAX_TURNS} turns")
 
     async def _looked_up(self, ticket: Ticket, call: ToolCall) -> Message:
         wanted = json.loads(call.arguments)

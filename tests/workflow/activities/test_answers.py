@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.models import Category, Classification
 from app.llm.conversation import ToolRequest
-from app.llm.json_answer import Nonsense, json_object, validate
+from app.llm.json_answer import InvalidAnswer, json_object, validate
 from app.workflow.activities import tools
 
 GOOD = '{"category": "damaged", "wants_refund": true, "order_id": null, "language": "en", "confidence": 0.9}'
@@ -26,12 +26,12 @@ def test_an_object_is_found_in_its_wrapping(wrapped: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "I cannot help with that.", "{not json}", "[1, 2]", "}{", "{'a': 1}"])
 def test_prose_and_broken_json_are_nonsense(text: str) -> None:
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidAnswer):
         json_object(text)
 
 
 def test_the_problem_names_the_fields_and_not_their_content() -> None:
-    with pytest.raises(Nonsense) as problem:
+    with pytest.raises(InvalidAnswer) as problem:
         validate(Classification, {"category": "jane@example.com", "confidence": 3, "language": "en"})
     assert str(problem.value) == "category: enum; confidence: less_than_equal; wants_refund: missing"
 
@@ -43,7 +43,7 @@ def test_keys_that_a_model_adds_are_dropped() -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_reader(text: str) -> None:
-    with contextlib.suppress(Nonsense):
+    with contextlib.suppress(InvalidAnswer):
         assert isinstance(json_object(text), dict)
 
 
@@ -77,11 +77,11 @@ def test_tool_requests_become_calls_with_our_own_ids() -> None:
     ],
 )
 def test_tool_requests_that_do_not_fit_are_nonsense(request_: ToolRequest) -> None:
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidAnswer):
         tools.check_requests((request_,), turn=1)
 
 
 def test_a_flood_of_tool_requests_is_nonsense() -> None:
     flood = tuple(ToolRequest(str(number), "lookup_order", '{"order_id": "AC-1"}') for number in range(5))
-    with pytest.raises(Nonsense, match="more than 4"):
+    with pytest.raises(InvalidAnswer, match="more than 4"):
         tools.check_requests(flood, turn=1)

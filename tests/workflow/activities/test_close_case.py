@@ -20,7 +20,7 @@ from dapr.ext.workflow._durabletask.task import ActivityContext
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.errors import NotAsked, Refused, SystemUnavailable, Unreachable
+from app.domain.errors import Refused, StepNotInHistory, SystemUnavailable, Unreachable
 from app.domain.models import Outcome, Refund
 from app.workflow.activities.close_case import CloseInput, CloseOutput, close_case
 from app.workflow.activities.services import Services, case_key, refund_key
@@ -119,9 +119,9 @@ def test_money_is_posted_for_the_task_whose_history_asks_for_it_and_nobody_else(
     )
     with opened(tmp_path) as books:
         systems = LossySystems(books)
-        with pytest.raises(NotAsked, match="asked for bench:T-1 by instance mallory:T-1"):
+        with pytest.raises(StepNotInHistory, match="asked for bench:T-1 by instance mallory:T-1"):
             attempt(systems, refund("5.00"), instance_id="mallory:T-1")
-        with pytest.raises(NotAsked):
+        with pytest.raises(StepNotInHistory):
             attempt(systems, refund("5.00"), histories=lambda _: [other.model_dump_json()])
         with pytest.raises(Unreachable, match="does not hold this step yet"):
             attempt(systems, refund("5.00"), histories=lambda _: [None])

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from app.llm.conversation import ToolDefinition, ToolRequest
-from app.llm.json_answer import Nonsense
+from app.llm.json_answer import InvalidAnswer
 from app.workflow.activities.tools import TOOLS, check_requests, definitions
 from tests.paths import ROOT
 
@@ -52,6 +52,6 @@ def test_a_request_becomes_a_call_with_an_id_of_our_own() -> None:
     ],
 )
 def test_nonsense_is_told(name: str, arguments: str, problem: str) -> None:
-    with pytest.raises(Nonsense, match=problem):
+    with pytest.raises(InvalidAnswer, match=problem):
         check_requests((ToolRequest("x", name, arguments),), turn=1)
     assert "wire_money" not in TOOLS
