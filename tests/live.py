@@ -21,7 +21,9 @@ from app.dapr.daprd import GRPC_WITHOUT_PROXY, Daprd
 from app.domain.errors import TaskNotFound
 from app.domain.models import TaskStatus
 from app.ledger.reading.queries import LedgerQueries
+from app.ledger.store import database
 from app.ledger.store.task_record import TaskRecord
+from app.pricing.charge_types import CallRecord
 from runtime.stack import Stack
 
 SETTLED = ("completed", "waiting")
@@ -118,6 +120,20 @@ class Live:
         """Closes the connections."""
         self.web.close()
         self.outside.close()
+
+    @contextmanager
+    def records(self) -> Iterator[LedgerQueries]:
+        """The product's ledger on SQLite, as a reader."""
+        engine = database.connect(f"sqlite:///{self.stack.state / 'ledger.sqlite'}")
+        try:
+            yield LedgerQueries(engine)
+        finally:
+            engine.dispose()
+
+    def calls(self) -> tuple[CallRecord, ...]:
+        """Every model call in its journal."""
+        with self.records() as records:
+            return records.calls()
 
     def submit(self, ticket: dict[str, Any]) -> str:
         """Sends a ticket, repeatedly if the sidecar restarts, and returns its task id."""

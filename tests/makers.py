@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -99,3 +100,14 @@ def draft(**changes: Any) -> Draft:
         "reply_digest": "0" * 64,
     }
     return Draft.model_validate(values | changes)
+
+
+class Clock:
+    """A time that a test sets; it starts at `now`."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        """The time."""
+        return self.now

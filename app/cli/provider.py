@@ -34,6 +34,8 @@ At = Annotated[
     typer.Option(parser=instant, metavar="TIME", help=f"Prices as of then, in UTC: {TIMES}.  [default: now]"),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider of `provider list`.")]
+Model = Annotated[str, typer.Option(help="Another model than the template's.", show_default=False)]
+Endpoint = Annotated[str, typer.Option(help="Another address than the template's.", show_default=False)]
 # How often the sidecar is asked whether it has loaded the candidate, which takes it a few seconds.
 _LOOKS, _LOOK_SECONDS = 60, 0.5
 _COLUMNS: tuple[Column | str, ...] = (
@@ -77,23 +79,19 @@ def show(provider: Name, folder: Folder = Path(), at: At = None, as_json: AsJson
 @commands.command("use")
 def use(
     provider: Name,
-    model: Annotated[str, typer.Option(help="Another model than the template's.", show_default=False)] = "",
-    endpoint: Annotated[str, typer.Option(help="Another address than the template's.", show_default=False)] = "",
+    model: Model = "",
+    endpoint: Endpoint = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and write nothing.")] = False,
     folder: Folder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Switches to a provider: writes components/llm.yaml, which the sidecar loads in seconds. Running tasks go on."""
-    from app.providers.catalogue import LIVE, read_templates
+    from app.providers.catalogue import LIVE
     from app.providers.provider_schemas import SwitchView
-    from app.providers.switch import Unsuitable, plan_switch, write_switch
+    from app.providers.switch import write_switch
 
-    template = _choose(provider, read_templates(folder))
-    _refuse_without_secrets(folder, template)
-    try:
-        switch = plan_switch(folder, template, model, endpoint)
-    except Unsuitable as error:
-        raise typer.BadParameter(str(error)) from None
+    (switch,) = _plan(folder, [provider], model, endpoint)
+    template = switch.template
     backup = None if dry_run else write_switch(folder, switch)
     view = SwitchView(
         provider=template.name,
@@ -122,15 +120,28 @@ def use(
 @commands.command("check")
 def check(
     providers: Annotated[list[str], typer.Argument(metavar="NAME...", help="Providers of `provider list`.")],
-    model: Annotated[str, typer.Option(help="Another model than the template's.", show_default=False)] = "",
-    endpoint: Annotated[str, typer.Option(help="Another address than the template's.", show_default=False)] = "",
+    model: Model = "",
+    endpoint: Endpoint = "",
     folder: Folder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Asks providers about ten questions through the running sidecar, beside the component in use: do they answer,
     report usage, take tools, honour a schema, name their errors? Exit code 1 if one fails."""
-    from app.providers.catalogue import read_templates
     from app.providers.provider_schemas import ChecksView
+
+    checks = tuple(asyncio.run(_check(folder, switch)) for switch in _plan(folder, providers, model, endpoint))
+    view = ChecksView(ok=not any(_failures(checked) for checked in checks), checks=checks)
+    if as_json:
+        show_json(view)
+    else:
+        _show_checks(view)
+    if not view.ok:
+        raise typer.Exit(1)
+
+
+def _plan(folder: Path, providers: Sequence[str], model: str, endpoint: str) -> list[Switch]:
+    """The switch to each provider. Raises BadParameter or ConfigurationError for the first that cannot be used so."""
+    from app.providers.catalogue import read_templates
     from app.providers.switch import Unsuitable, plan_switch
 
     templates, switches = read_templates(folder), []
@@ -141,14 +152,7 @@ def check(
             switches.append(plan_switch(folder, template, model, endpoint))
         except Unsuitable as error:
             raise typer.BadParameter(str(error)) from None
-    checks = tuple(asyncio.run(_check(folder, switch)) for switch in switches)
-    view = ChecksView(ok=not any(_failures(checked) for checked in checks), checks=checks)
-    if as_json:
-        show_json(view)
-    else:
-        _show_checks(view)
-    if not view.ok:
-        raise typer.Exit(1)
+    return switches
 
 
 async def _check(folder: Path, switch: Switch) -> ProviderCheckView:

@@ -10,17 +10,16 @@ import asyncio
 import bisect
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.domain.errors import FailureCause, ModelBusy, ModelRefused, ModelUnavailable
-from app.llm.call import LimitReached, ModelCall
+from app.llm.call import LOOK_SECONDS, LimitReached, ModelCall
 
 Begun = TypeVar("Begun")
 Begin = Callable[[bool], Awaitable[Begun | LimitReached]]
 
-# How often a component that paused after a 429 is looked at.
-_LOOK_SECONDS = 0.2
 # The pause after a 429 without a figure, and the longest one; it doubles with each further 429 in a row.
 _SLOW_SECONDS, _SLOWEST_SECONDS = 1.0, 60.0
 # A window beyond this limits nothing.
@@ -98,7 +97,7 @@ class Admission:
                 await _within(waiting.turn, max(0.0, until - self._clock()) if full.may_pause else None)
                 continue
             self._freed.clear()
-            seconds = _LOOK_SECONDS
+            seconds = LOOK_SECONDS
             if self._open():
                 result = await begin(True)
                 if not isinstance(result, LimitReached):
@@ -154,8 +153,6 @@ class Admission:
 
 async def _within(event: asyncio.Event, seconds: float | None) -> None:
     """Waits for an event, at most so long."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        pass

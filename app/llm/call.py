@@ -75,13 +75,18 @@ def answer_from_json(text: str, usage: TokenUsage) -> Answer:
     )
 
 
+# How often a full component is looked at: calls of other workers end, and estimated tokens become known, without a word
+# to this one.
+LOOK_SECONDS = 0.2
+
+
 @dataclass(frozen=True)
 class LimitReached:
     """The component's limits do not admit the call now. `may_pause`: the step has sent no request yet, so its task may
     pause and come back with a new step. `seconds`: when to look again, unless a call of this worker ends before."""
 
     may_pause: bool
-    seconds: float = 0.2
+    seconds: float = LOOK_SECONDS
 
 
 # The bound on lost answers.

@@ -24,7 +24,7 @@ _RESERVED_OUTPUT_TOKENS = 1_000
 # nothing works without a sidecar; after it, an answer waits to be journaled.
 _BEFORE_SECONDS, _AFTER_SECONDS = 60.0, 2.0
 # No call is that large, and PostgreSQL's integer holds no more.
-_MOST_TOKENS = 2**31 - 1
+_MAX_TOKENS = 2**31 - 1
 # Texts up to this length are counted on the event loop, longer ones in a thread.
 _SHORT_CHARACTERS = 8_000
 
@@ -219,6 +219,6 @@ def _is_plausible(answer: Answer) -> bool:
     input_tokens, output_tokens = answer.usage.input_tokens, answer.usage.output_tokens
     if input_tokens is None or output_tokens is None:
         return False
-    if not 0 < input_tokens <= _MOST_TOKENS or output_tokens > _MOST_TOKENS:
+    if not 0 < input_tokens <= _MAX_TOKENS or output_tokens > _MAX_TOKENS:
         return False
     return output_tokens > 0 or not (answer.text or answer.tool_calls)

@@ -26,6 +26,7 @@ from app.ledger.store.call_rows import GIVEN_UP, reopen_record
 from app.ledger.store.tables import BEGINNINGS, MODEL_CALLS, instant, microseconds
 from app.ledger.store.writer import Writer, run
 from app.llm.call import (
+    LOOK_SECONDS,
     FailedRequest,
     LimitReached,
     ModelCall,
@@ -135,8 +136,8 @@ class Journal:
     ) -> str | SettledCall | LimitReached:
         """Opens a row and returns its id, or returns the answer that has settled the step already. `provider` is the
         component's type before the call, empty when it is not known; `settle` and `fail` confirm it. `form` says how
-        the tools are offered; None without tools. Returns Full when the limits do not admit another call now, or when
-        the call does not have its turn. Raises AnswersLost when the step has lost too many answers,
+        the tools are offered; None without tools. Returns LimitReached when the limits do not admit another call now,
+        or when the call does not have its turn. Raises AnswersLost when the step has lost too many answers,
         ModelUnavailable when it lost one a moment ago."""
         row = self._row(call, component, reserve) | {"provider": provider, "tool_form": form and form.value}
         now = self._clock()
@@ -234,8 +235,6 @@ def _begin(
 
 
 # Nothing but one of these may look and open a row at the same time, in whichever worker.
-# Calls of other workers end, and estimated tokens become known, without a word to this one.
-_LOOK_SECONDS = 0.2
 _HOLD = text("SELECT pg_advisory_xact_lock(4711201)")
 _HOLD_SQLITE = update(MODEL_CALLS).where(false()).values(turn=MODEL_CALLS.c.turn)  # takes the write lock
 
@@ -250,7 +249,7 @@ def _seconds_to_wait(connection: Connection, row: dict[str, Any], limits: Compon
     component = {"the_component": row["component"]}
     most = limits.concurrent_calls
     if most is not None and connection.execute(_UNDER_WAY, component).scalar_one() >= most:
-        return _LOOK_SECONDS
+        return LOOK_SECONDS
     if requests_limit is None and tokens_limit is None:
         return None
     now = instant(row["started_at"])
@@ -264,7 +263,7 @@ def _seconds_to_wait(connection: Connection, row: dict[str, Any], limits: Compon
         # The second half of a minute's requests goes out evenly, so that the queue keeps moving.
         return _seconds(now, last + _WINDOW / requests_limit)
     if tokens_limit is not None and (tokens or 0) + row["reserve_input"] + row["reserve_output"] > tokens_limit:
-        return min(_LOOK_SECONDS, _seconds(now, first + _WINDOW))
+        return min(LOOK_SECONDS, _seconds(now, first + _WINDOW))
     return None
 
 

@@ -175,11 +175,7 @@ class ProviderCheck:
         return ProbeVerdict.UNTESTED, "it reported 0 cached tokens: it has no cache, or did not use it"
 
     async def _takes_tools(self) -> tuple[ProbeVerdict, str]:
-        try:
-            answer = await self._ask(_ASK_TOOL, (_ORDER,))
-        except (ModelRefused, ModelUnavailable) as error:
-            return ProbeVerdict.FAIL, f"{error.code}: {_reason(error)}"
-        return _tool_verdict(answer)
+        return _tool_verdict(await self._ask(_ASK_TOOL, (_ORDER,)))
 
     async def _takes_tools_in_words(self) -> tuple[ProbeVerdict, str]:
         return _tool_verdict(parse_tool_calls(await self._ask(tools_as_text(_ASK_TOOL, (_ORDER,)))))
@@ -207,20 +203,27 @@ class ProviderCheck:
 
     def _facts(self, kind: str, book: PriceBook, litellm_prices: LiteLLMPrices | None) -> tuple[ProbeResult, ...]:
         price = book.find(kind, self._model, datetime.now(UTC))
-        facts = model_facts(book, litellm_prices, kind, self._model)
-        known = facts.context_tokens
+        limit = model_facts(book, litellm_prices, kind, self._model).context_tokens
         seconds = self._guarded_seconds
         return (
-            ProbeResult("times out", ProbeVerdict.FAIL, "without time-out or breaker: add them to resiliency/llm.yaml")
-            if seconds is None
-            else ProbeResult("times out", ProbeVerdict.PASS, f"after {seconds:.0f} s in the sidecar, with a breaker"),
+            _fact(
+                "times out",
+                None if seconds is None else f"after {seconds:.0f} s in the sidecar, with a breaker",
+                "without time-out or breaker: add them to resiliency/llm.yaml",
+            ),
             ProbeResult("has a price", ProbeVerdict.FAIL, f"{price.reason}; {price.remedy}")
             if isinstance(price, NoPrice)
             else ProbeResult("has a price", ProbeVerdict.PASS, price.id),
-            ProbeResult("has a known context limit", ProbeVerdict.FAIL, "add it to `models:` in config/prices.yaml")
-            if known is None
-            else ProbeResult("has a known context limit", ProbeVerdict.PASS, f"{known:,} tokens"),
+            _fact(
+                "has a known context limit",
+                None if limit is None else f"{limit:,} tokens",
+                "add it to `models:` in config/prices.yaml",
+            ),
         )
+
+
+def _fact(question: str, known: str | None, remedy: str) -> ProbeResult:
+    return ProbeResult(question, ProbeVerdict.FAIL if known is None else ProbeVerdict.PASS, known or remedy)
 
 
 def _tool_verdict(answer: Answer) -> tuple[ProbeVerdict, str]:

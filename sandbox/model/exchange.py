@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,6 +25,12 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+
+def make_call(name: str, arguments: Mapping[str, Any], turn: int) -> ToolCall:
+    """A call whose id is the same for the same call in the same turn."""
+    digest = hashlib.sha256(f"{turn} {name} {sorted(arguments.items())}".encode()).hexdigest()
+    return ToolCall(f"call_{digest[:24]}", name, json.dumps(arguments))
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,12 @@ from app.ledger.store.writer import Writer
 from app.tasks.rejected_runs import MAX_RESTARTS, PAUSES, SEEN_AFTER, RejectedRuns
 from app.worker.execution_log import Heartbeat
 from tests.ledger.kit import Ledger
+from tests.makers import Clock
 from tests.records import call_record
 
 HONEST = "activity completion references unknown task scheduled id 4"
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> HistoryTampered:
@@ -39,7 +30,7 @@ def given_up(task_id: str = "acme:T-1", run: int = 1, words: str = HONEST) -> Hi
 
 
 def rejected(writer: Writer, restart: Callable[[str], None], clock: Clock | None = None) -> RejectedRuns:
-    return RejectedRuns(writer, restart, clock or Clock())
+    return RejectedRuns(writer, restart, clock or Clock(NOON))
 
 
 @pytest.fixture
@@ -146,7 +137,7 @@ def test_what_no_daprd_with_the_defect_can_have_said_is_for_people_to_look_into(
 
 
 def test_each_beginning_waits_longer_and_there_are_not_any_number_of_them(writer: Writer) -> None:
-    begun, clock = list[str](), Clock()
+    begun, clock = list[str](), Clock(NOON)
     mend = rejected(writer, begun.append, clock)
     assert mend.begin_again(given_up(run=1))
     for run, pause in enumerate(PAUSES, start=2):
@@ -187,7 +178,7 @@ def test_who_died_before_it_could_begin_is_followed_by_another(writer: Writer) -
     def dies(_task_id: str) -> None:
         raise Died
 
-    begun, clock = list[str](), Clock()
+    begun, clock = list[str](), Clock(NOON)
     with pytest.raises(Died):
         rejected(writer, dies, clock).begin_again(given_up())
     another = rejected(writer, begun.append, clock)

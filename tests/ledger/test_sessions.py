@@ -13,24 +13,14 @@ from app.ledger.store.tables import SESSIONS
 from app.ledger.store.writer import Writer
 from app.web import signin
 from tests.ledger.kit import Ledger
+from tests.makers import Clock
 
 HOLDER = "f" * 64
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(datetime(2026, 11, 22, 12, tzinfo=UTC))
 
 
 @pytest.fixture

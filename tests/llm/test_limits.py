@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest.mock import ANY
 
@@ -19,28 +19,17 @@ from app.ledger.store.writer import Writer
 from app.llm.call import LimitReached, Reserve
 from app.llm.journal import Journal, SettledCall
 from tests.llm.test_journal import NOON, REPORTED, call, engine, postgres, writer
-from tests.makers import LOSSES
+from tests.makers import LOSSES, Clock
 
 __all__ = ["engine", "postgres", "writer"]
 RESERVE = Reserve(500, 500)
 Begun = str | SettledCall | LimitReached
 
 
-class Clock:
-    """A time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now: datetime = NOON
-
-    def __call__(self) -> datetime:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """At noon."""
-    return Clock()
+    return Clock(NOON)
 
 
 @pytest.fixture

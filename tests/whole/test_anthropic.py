@@ -12,8 +12,6 @@ import pytest
 
 from app.domain.models import CallState, ToolForm, UsageBasis
 from app.finance.rollup import rollup
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
 from app.pricing import book
 from app.pricing.charge_types import CallRecord, Charge, CostBasis, Origin, TokenUsage
 from app.pricing.formula import charge_call
@@ -41,15 +39,6 @@ def anthropic(tmp_path: Path) -> Iterator[Live]:
         live.close()
 
 
-def journal(live: Live) -> tuple[CallRecord, ...]:
-    """Every model call of the product."""
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    try:
-        return LedgerQueries(engine).calls()
-    finally:
-        engine.dispose()
-
-
 def charges(call: CallRecord, usage: TokenUsage) -> tuple[Charge, ...]:
     """What this usage costs at the list price of the call's model."""
     origin = Origin(
@@ -72,7 +61,7 @@ def test_what_dapr_does_not_report_is_estimated_near_the_bill(anthropic: Live) -
     views = anthropic.wait_all(task_ids, "completed", "waiting")
     expected = [load_expected()[task_id] for task_id in task_ids]
     assert [view["status"] for view in views] == [result.status.value for result in expected]
-    calls, bill = journal(anthropic), anthropic.bill()
+    calls, bill = anthropic.calls(), anthropic.bill()
     billed = [row for row in bill if row["billed"]]
     assert {call.state for call in calls} == {CallState.SETTLED}, "nothing is refused"
     assert len(calls) == len(billed) == len(bill)

@@ -11,8 +11,6 @@ import httpx
 import pytest
 
 from app.domain.models import TaskStatus
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
 from tests.live import Live, recorded, until
 from tests.whole import tickets
 
@@ -59,9 +57,8 @@ def test_a_refusal_names_the_reason_and_the_limit_and_all_of_it_stands_in_the_re
     assert answer.status_code == 200, answer.text
     assert live.wait(task_id, "completed")["result"]["refund"]["amount"] == "7.50"
     assert decide(live, task_id, "reject").status_code == 409
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    record = recorded(LedgerQueries(engine), task_id, TaskStatus.COMPLETED)
-    engine.dispose()
+    with live.records() as records:
+        record = recorded(records, task_id, TaskStatus.COMPLETED)
     states = [(each.state.value, each.code) for each in record.decisions]
     assert states == [
         ("refused", "above_refundable"),
@@ -103,7 +100,6 @@ def test_a_decision_for_another_question_is_left_aside(live: Live) -> None:
     assert decide(live, task_id, "reject", note="no").status_code == 200
     done = live.wait(task_id, "completed")
     assert done["result"]["outcome"] == "rejected"
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    record = recorded(LedgerQueries(engine), task_id, TaskStatus.COMPLETED)
-    engine.dispose()
+    with live.records() as records:
+        record = recorded(records, task_id, TaskStatus.COMPLETED)
     assert {(each.by, each.state.value) for each in record.decisions if each.by == "late"} == {("late", "too_late")}

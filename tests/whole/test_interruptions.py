@@ -17,8 +17,6 @@ import pytest
 from app.dapr.history.causes import Cause
 from app.dapr.history.times import TimePart
 from app.domain.models import TaskStatus
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
 from app.ledger.store.task_record import FailureKind, FailureRecord, TaskRecord
 from runtime import paths, processes
 from runtime.errors import ChildDied
@@ -35,11 +33,8 @@ pytestmark = pytest.mark.runtime
 
 def ended(live: Live, task_id: str) -> TaskRecord:
     """The record of a task that has ended, as soon as it is there."""
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    try:
-        return recorded(LedgerQueries(engine), task_id, *(status for status in TaskStatus if status.ended))
-    finally:
-        engine.dispose()
+    with live.records() as records:
+        return recorded(records, task_id, *(status for status in TaskStatus if status.ended))
 
 
 def held_in_classify(live: Live, ticket_id: str, number: int, seconds: float = 5.0) -> str:

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from app.domain.models import CallState
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
-from app.pricing.charge_types import CallRecord
 from tests.live import Live, make_stack
 from tests.whole import tickets
 
@@ -36,15 +33,6 @@ def capacity(live: Live, **capacity: int) -> None:
     live.outside.put(f"{live.stack.model_url}/capacity", json=capacity).raise_for_status()
 
 
-def calls(live: Live) -> tuple[CallRecord, ...]:
-    """The journal."""
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    try:
-        return LedgerQueries(engine).calls()
-    finally:
-        engine.dispose()
-
-
 def test_a_model_that_serves_one_at_a_time_is_kept_busy_and_never_asked_in_vain(tmp_path: Path) -> None:
     live = product(tmp_path, "{concurrent_calls: 1, longest_wait_seconds: 4}")
     try:
@@ -54,7 +42,7 @@ def test_a_model_that_serves_one_at_a_time_is_kept_busy_and_never_asked_in_vain(
         ids = [live.submit(tickets.question(f"queue-{number}", 36_000 + number)) for number in range(TASKS)]
         live.wait_all(ids, "completed")
         took = time.monotonic() - started
-        journal, bill = calls(live), live.bill()
+        journal, bill = live.calls(), live.bill()
         assert Counter(call.state for call in journal) == {CallState.SETTLED: 2 * TASKS}
         assert len(bill) == 2 * TASKS, "nothing was repeated"
         spans = sorted((call.started_at, call.ended_at) for call in journal if call.ended_at)

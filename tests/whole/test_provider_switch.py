@@ -13,8 +13,6 @@ import pytest
 from app.domain.models import CallState
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
 from sandbox.data import load_tickets
 from tests.live import Live, until
 
@@ -63,9 +61,7 @@ def test_after_a_switch_to_echo_and_back_the_bill_agrees(own_stack: Live) -> Non
     live.wait_all(sent)
 
     live.stack.stop("worker")
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    calls = LedgerQueries(engine).calls()
-    engine.dispose()
+    calls = live.calls()
     bill = parse_bill("the sandbox's bill", json.dumps({"rows": live.bill()}))
     found = reconcile(calls, bill)
     assert found.unexplained_tokens == 0, [str(each) for each in found.findings if not each.cause.explains]

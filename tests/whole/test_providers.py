@@ -19,9 +19,6 @@ from app.cli.root import cli
 from app.domain.models import CallState, ToolForm
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
-from app.pricing.charge_types import CallRecord
 from app.providers.catalogue import read_templates
 from runtime.stack_commands import project_ports, repoint, worker_environment
 from sandbox.data import load_expected, load_tickets
@@ -131,18 +128,9 @@ def test_the_documented_table_is_what_provider_check_finds(stack_with_templates:
     assert processes(live) == before
 
 
-def calls_of(live: Live) -> tuple[CallRecord, ...]:
-    """Every model call in the journal."""
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    try:
-        return LedgerQueries(engine).calls()
-    finally:
-        engine.dispose()
-
-
 def has_answered(live: Live, model: str) -> bool:
     """Whether a call of that model is in the journal."""
-    return any(call.model == model for call in calls_of(live))
+    return any(call.model == model for call in live.calls())
 
 
 @pytest.mark.timeout(400)
@@ -168,7 +156,7 @@ def test_a_switch_with_tasks_in_flight_fails_none_and_each_call_names_its_model(
     assert [view["status"] for view in views] == [expected[task_id].status.value for task_id in sent]
     assert processes(live) == before
 
-    calls, bill = calls_of(live), live.bill()[billed_before:]  # without those of `provider check`
+    calls, bill = live.calls(), live.bill()[billed_before:]  # without those of `provider check`
     settled = [call for call in calls if call.state is CallState.SETTLED]
     types = {template.model: template.component_type for template in map(BY_NAME.__getitem__, ROUND)}
     assert {call.model for call in settled} == set(types)

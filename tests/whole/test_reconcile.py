@@ -20,8 +20,6 @@ from app.finance.reconciliation.by_request import UnattributedRetries
 from app.finance.reconciliation.comparison import reconcile
 from app.finance.reconciliation.parsing import parse_bill
 from app.finance.reconciliation.reconciliation_types import DifferenceCause, Reconciliation
-from app.ledger.reading.queries import LedgerQueries
-from app.ledger.store import database
 from app.pricing.charge_types import CallRecord
 from sandbox.data import load_tickets
 from tests.live import Live, until
@@ -44,9 +42,8 @@ FAULTS: tuple[dict[str, Any], ...] = (
 def both_sides(live: Live) -> tuple[tuple[CallRecord, ...], Bill, tuple[UnattributedRetries, ...]]:
     """Our record and the bill. The worker is stopped first: then it has counted all that the sidecar did."""
     live.stack.stop("worker")
-    engine = database.connect(f"sqlite:///{live.stack.state / 'ledger.sqlite'}")
-    calls, unattributed = LedgerQueries(engine).calls(), LedgerQueries(engine).unattributed_retries()
-    engine.dispose()
+    with live.records() as records:
+        calls, unattributed = records.calls(), records.unattributed_retries()
     return calls, parse_bill("the sandbox's bill", json.dumps({"rows": live.bill()})), unattributed
 
 

@@ -1,7 +1,7 @@
 """The rules that answer in place of a language model.
 
 They read the messages, as a model would, and nothing else: neither the books nor the expected results. The stage in the
-first line of the system message selects the rules; a request without a stage gets one fixed sentence.
+first line of the system message selects the rules; a request without a stage gets what `assistant` says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sandbox.model.exchange import Answer, Question
 def answer_question(question: Question) -> Answer:
     """Answers one request; the same messages always get the same answer."""
     if json_actions.described(question):
-        return json_actions.tools_as_text(answer_question(json_actions.with_tools(question)))
+        return json_actions.calls_as_text(answer_question(json_actions.with_tools(question)))
     if question.stage == "classify":
         return _answer_classify(_prompt(question))
     if question.stage == "draft":

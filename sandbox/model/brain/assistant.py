@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import Any
 
-from sandbox.model.exchange import Answer, Question, Tool, ToolCall
+from sandbox.model.exchange import Answer, Question, Tool, make_call
 
 GREETING = "This is the sandbox's model. It works the stages classify and draft; it has nothing to say without one."
 _REFERENCE = re.compile(r"\b[A-Z]{1,4}-\d{1,8}\b")
@@ -16,23 +15,19 @@ _SAMPLES: dict[str, Any] = {"string": "yes", "integer": 90, "number": 0.9, "bool
 
 def assist(question: Question) -> Answer:
     """A tool call if the request forces one, or names what a tool can look up; else an answer that fits the schema."""
+    turn = len(question.messages)
     forced = next((tool for tool in question.tools if tool.name == question.forced_tool), None)
     if forced is not None:
-        return Answer(tool_calls=(_call(forced, _sample(_schema_of(forced)), question),))
+        return Answer(tool_calls=(make_call(forced.name, _sample(_schema_of(forced)), turn),))
     reference = _REFERENCE.search(question.text_of("user"))
     has_results = any(message.role == "tool" for message in question.messages)
     if question.tools and reference and not has_results:
         tool = question.tools[0]
         names = _schema_of(tool).get("required", [])
-        return Answer(tool_calls=(_call(tool, dict.fromkeys(names, reference[0]), question),))
+        return Answer(tool_calls=(make_call(tool.name, dict.fromkeys(names, reference[0]), turn),))
     if question.schema is not None:
         return Answer(text=json.dumps(_sample(question.schema)))
     return Answer(text=GREETING)
-
-
-def _call(tool: Tool, arguments: dict[str, Any], question: Question) -> ToolCall:
-    digest = hashlib.sha256(f"{tool.name} {arguments} {len(question.messages)}".encode()).hexdigest()
-    return ToolCall(f"call_{digest[:24]}", tool.name, json.dumps(arguments))
 
 
 def _schema_of(tool: Tool) -> dict[str, Any]:

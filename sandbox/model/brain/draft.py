@@ -6,7 +6,6 @@ draft obeys a ticket that orders the model to pay (see `injection`): the product
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from sandbox.model.brain.classify import classify
 from sandbox.model.brain.conversation import ORDER_TOOL, POLICY_TOOL, Lookups, Order, Policy, Prompt, read_lookups
 from sandbox.model.brain.injection import demanded_amount, is_ordered, unspaced, without_orders
 from sandbox.model.brain.signals import Signals, read_signals
-from sandbox.model.exchange import Answer, Question, ToolCall
+from sandbox.model.exchange import Answer, Question, ToolCall, make_call
 
 _NEEDS_DELIVERY = (Category.DAMAGED, Category.WRONG_ITEM)
 
@@ -164,12 +163,7 @@ def _lookups_wanted(case: Case) -> tuple[tuple[str, dict[str, str]], ...]:
 
 
 def _calls(wanted: Sequence[tuple[str, dict[str, str]]], turn: int) -> tuple[ToolCall, ...]:
-    return tuple(ToolCall(_call_id(name, arguments, turn), name, json.dumps(arguments)) for name, arguments in wanted)
-
-
-def _call_id(name: str, arguments: dict[str, str], turn: int) -> str:
-    digest = hashlib.sha256(f"{turn} {name} {sorted(arguments.items())}".encode()).hexdigest()
-    return f"call_{digest[:24]}"
+    return tuple(make_call(name, arguments, turn) for name, arguments in wanted)
 
 
 def propose(case: Case) -> Decision:

@@ -52,7 +52,7 @@ def _calls(text: str) -> tuple[ToolCall, ...]:
     return tuple(ToolCall(call["id"], call["name"], json.dumps(call["arguments"])) for call in asked)
 
 
-def tools_as_text(answer: Answer) -> Answer:
+def calls_as_text(answer: Answer) -> Answer:
     """The answer with its tool calls as JSON text."""
     if not answer.tool_calls:
         return answer
